@@ -1,0 +1,213 @@
+//! Configuration: one struct a concern; every field says what too high and too low do.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// All that a gateway is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where callers connect.
+    pub grpc: Grpc,
+    /// Where operators look.
+    pub admin: Admin,
+    /// The Redis endpoints.
+    pub endpoints: Endpoints,
+    /// What the gateway takes on at once.
+    pub limits: Limits,
+    /// How builds' logs are kept and followed.
+    pub build_logs: BuildLogs,
+    /// How the gateway ends.
+    pub drain: Drain,
+    /// Logs and traces.
+    pub telemetry: Telemetry,
+    /// The patterns whose endpoints must serve for the gateway to be ready, by their endpoints' names.
+    pub readiness: Vec<EndpointName>,
+}
+
+/// Where the gateway listens for calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `host:port`; port 0 takes any free one.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// Where callers connect.
+#[derive(Debug, Clone)]
+pub struct Grpc {
+    /// Default 127.0.0.1:50051.
+    pub listen: Listen,
+}
+
+/// Where operators look.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Prometheus' text at `/metrics`, `/livez`, `/readyz`. Default 127.0.0.1:9102.
+    pub listen: SocketAddr,
+}
+
+/// One of the Redis endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndpointName {
+    /// Build logs and health.
+    BuildLogs,
+    /// User events, and locks unless they have an endpoint of their own.
+    UserEvents,
+    /// Pull metrics and their flush.
+    PullMetrics,
+    /// Model cache and content tracker.
+    Cache,
+    /// Build orchestration.
+    Orchestrator,
+    /// Locks.
+    Locks,
+}
+
+/// The endpoints, each configured on its own. What is missing is answered NOT_CONFIGURED.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    /// See [`EndpointName::BuildLogs`].
+    pub build_logs: Option<Endpoint>,
+    /// See [`EndpointName::UserEvents`].
+    pub user_events: Option<Endpoint>,
+    /// See [`EndpointName::PullMetrics`].
+    pub pull_metrics: Option<Endpoint>,
+    /// See [`EndpointName::Cache`].
+    pub cache: Option<Endpoint>,
+    /// See [`EndpointName::Orchestrator`].
+    pub orchestrator: Option<Endpoint>,
+    /// See [`EndpointName::Locks`].
+    pub locks: Option<Endpoint>,
+}
+
+/// One Redis server's address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// Host name or address, and port.
+    Tcp {
+        /// Host name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A Redis endpoint: a primary, replicas if there are any, and how to talk to them.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The primary.
+    pub server: Server,
+    /// Replicas of that primary, for reads that may be stale.
+    pub replicas: Vec<Server>,
+    /// Database number. Default 0; 1 for pull metrics.
+    pub db: u8,
+    /// User name of an ACL user.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Password>,
+    /// TLS, if the servers want it.
+    pub tls: Option<Tls>,
+    /// For a connection to stand, TLS and login included. Too low fails on a busy network, too high delays the news of a
+    /// server that is gone.
+    pub connect_timeout: Duration,
+    /// For one command, unless the caller's deadline is sooner; also the deadline of calls that bring none.
+    pub command_timeout: Duration,
+    /// Commands in flight to one server. Too low refuses calls in a burst; too high keeps memory for calls that a silent
+    /// server will never answer.
+    pub max_in_flight: usize,
+    /// Between two probes of a connection. Too high delays the notice of a dead one; too low costs Redis a PING each time.
+    pub probe_interval: Duration,
+    /// For the answer to a probe; two that are missed replace the connection. Too low replaces the connection to a server
+    /// that forks or rewrites.
+    pub probe_timeout: Duration,
+    /// The longest wait between two attempts to connect, jitter aside. Too high delays the return of a server; too low
+    /// hammers one that is struggling.
+    pub reconnect_max_delay: Duration,
+}
+
+/// A password, in the configuration or in a file that is read again for each new connection.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// The password itself.
+    Inline(String),
+    /// A file that holds it; one trailing newline is cut off.
+    File(PathBuf),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Password::Inline(_) => f.write_str("***"),
+            Password::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+/// TLS towards Redis.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate chain; with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of the client key; with `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// Do not check the server's certificate (`verify: none`): anyone on the way can read and change what is sent.
+    pub insecure: bool,
+}
+
+/// What the gateway takes on at once.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Unary calls in flight; more are refused, the cache's first and locks' last. Default 10,000.
+    pub max_calls: usize,
+    /// Open streams; more are refused. Default 20,000.
+    pub max_streams: usize,
+    /// Bytes of one request; clients have 4 MiB as their own limit for answers. Default 4 MiB.
+    pub max_request_bytes: usize,
+}
+
+/// How builds' logs are kept and followed.
+#[derive(Debug, Clone)]
+pub struct BuildLogs {
+    /// Between two looks at a log that is followed; appends through this gateway are seen at once. Too low costs Redis a
+    /// command each time for each log that is followed, too high delays entries appended by others. Default 250 ms.
+    pub poll_interval: Duration,
+    /// Silence after which a follower hears a heartbeat, jitter aside. Default 15 s.
+    pub heartbeat: Duration,
+    /// Give the list its TTL with the first append too; the reference's first append leaves it without. Default false.
+    pub ttl_from_first_append: bool,
+}
+
+/// How the gateway ends.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// Between readiness off and the end of streams, for load balancers to notice. Default 0 s.
+    pub delay: Duration,
+    /// For calls in flight to end; then they are cut. Default 20 s.
+    pub timeout: Duration,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Default text.
+    pub log_format: LogFormat,
+    /// A `tracing` filter such as `info` or `redis_gateway=debug`. Default `info`.
+    pub log_level: String,
+    /// OTLP over gRPC, such as `http://localhost:4317`. None: no traces.
+    pub otlp_endpoint: Option<String>,
+    /// Share of the calls without a sampled caller's context that are traced, 0 to 1. Default 0.01.
+    pub sample_ratio: f64,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,7 @@
+//! What runs around every RPC, once, outside of all patterns.
+
+mod call;
+mod method;
+
+pub use call::{Call, Caller};
+pub use method::{METHODS, Method};

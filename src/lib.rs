@@ -1,0 +1,18 @@
+//! redis-gateway: one gRPC service in front of every Redis pattern of a container registry.
+//!
+//! The modules in reading order: what a call is, what runs around it, what the patterns mean, what reaches Redis.
+
+/// The generated types of package `redisgateway.v1`.
+pub mod proto {
+    #![allow(clippy::all, missing_docs)]
+    tonic::include_proto!("redisgateway.v1");
+
+    /// The compiled descriptors of all files in `proto/`, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+pub mod config;
+pub mod deadline;
+pub mod layer;
+pub mod redis;
+pub mod status;
