@@ -18,15 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     fs::write(out.join("methods.rs"), methods(&descriptors)?)?;
     // `bytes` as reference-counted slices: a value goes from Redis' reply to the caller without a copy.
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }
 
 /// One `Method` for each RPC; see `src/layer/method.rs`.
 fn methods(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
-    let mut table = String::from("pub static METHODS: &[Method] = &[\n");
+    let mut table = String::from("/// Every method of every service in `proto/`.\npub static METHODS: &[Method] = &[\n");
     for file in &descriptors.file {
         for service in &file.service {
             for method in &service.method {

@@ -63,6 +63,20 @@ pub enum EndpointName {
     Locks,
 }
 
+impl EndpointName {
+    /// The name as it stands in configuration, metrics and errors.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndpointName::BuildLogs => "build_logs",
+            EndpointName::UserEvents => "user_events",
+            EndpointName::PullMetrics => "pull_metrics",
+            EndpointName::Cache => "cache",
+            EndpointName::Orchestrator => "orchestrator",
+            EndpointName::Locks => "locks",
+        }
+    }
+}
+
 /// The endpoints, each configured on its own. What is missing is answered NOT_CONFIGURED.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {

@@ -8,10 +8,11 @@ pub enum Error {
     /// Redis answered with an error: nothing was changed.
     #[error("redis refused: {0}")]
     Reply(Reply),
-    /// Not executed: the server cannot be reached, or the breaker is open.
+    /// Nothing was executed, or nothing that changes data: the server cannot be reached, the connection was lost, or the
+    /// breaker is open.
     #[error("redis is unavailable")]
     Unavailable,
-    /// Not sent: too many commands are in flight to this endpoint.
+    /// Not sent: too many commands are in flight to this server.
     #[error("too many commands in flight")]
     Overloaded,
     /// No answer in time, and nothing was changed.
@@ -37,10 +38,100 @@ pub enum Reply {
     /// The gateway's user may not run this command, or not on this key.
     #[error("not permitted to run {0}")]
     Denied(&'static str),
-    /// Read-only replica, loading, a primary that is away, a cluster that is down: passes by itself.
+    /// Read-only replica, loading, a primary that is away, a cluster that is down: passes by itself. The error's code.
     #[error("not serving: {0}")]
     NotServing(&'static str),
+    /// The server does not know the script; it is loaded and sent again.
+    #[error("no such script")]
+    NoScript,
     /// Anything else, by the error's code alone (the text may hold keys or values).
     #[error("{0}")]
     Other(String),
+}
+
+/// Codes of errors that pass by themselves, as Redis 6.2 to 7 and Valkey name them.
+const NOT_SERVING: &[&str] = &[
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+    "UNBLOCKED",
+];
+
+impl Reply {
+    /// Sorts an error reply to `command` by its text, which is not kept.
+    pub(super) fn classify(command: &'static str, text: &str) -> Self {
+        // Redis 6.2 wraps an error inside a script in one of its own.
+        let text = match text.strip_prefix("ERR Error running script") {
+            Some(rest) => rest
+                .split_whitespace()
+                .position(|word| word == "WRONGTYPE" || word == "OOM" || word == "READONLY")
+                .and_then(|n| rest.split_whitespace().nth(n))
+                .unwrap_or(text),
+            None => text.strip_prefix('-').unwrap_or(text),
+        };
+        let code = text.split(' ').next().unwrap_or_default();
+        match code {
+            "WRONGTYPE" => Reply::WrongType,
+            "OOM" => Reply::OutOfMemory,
+            "NOPERM" | "NOAUTH" | "WRONGPASS" => Reply::Denied(command),
+            "NOSCRIPT" => Reply::NoScript,
+            // How Redis 7.0 and later tell of a command denied inside a script.
+            _ if text.contains("can't run this command") || text.contains("ACL failure in script") => {
+                Reply::Denied(command)
+            }
+            _ => match NOT_SERVING.iter().find(|known| **known == code) {
+                Some(known) => Reply::NotServing(known),
+                None if code.is_empty() || code.bytes().any(|b| !b.is_ascii_uppercase()) => {
+                    Reply::Other("ERR".to_owned())
+                }
+                None => Reply::Other(code.to_owned()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_sorted_by_code_and_lose_their_text() {
+        let cases = [
+            ("WRONGTYPE Operation against a key", Reply::WrongType),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                Reply::OutOfMemory,
+            ),
+            ("NOPERM this user has no permissions", Reply::Denied("GET")),
+            (
+                "READONLY You can't write against a read only replica.",
+                Reply::NotServing("READONLY"),
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                Reply::NotServing("LOADING"),
+            ),
+            ("NOSCRIPT No matching script.", Reply::NoScript),
+            ("ERR value is not an integer: secret", Reply::Other("ERR".to_owned())),
+            ("secret text without a code", Reply::Other("ERR".to_owned())),
+            (
+                "ERR Error running script (call to f_ab): @user_script:1: WRONGTYPE Operation against",
+                Reply::WrongType,
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: ab",
+                Reply::Denied("GET"),
+            ),
+        ];
+        for (text, reply) in cases {
+            assert_eq!(Reply::classify("GET", text), reply, "{text}");
+        }
+    }
 }

@@ -1,5 +1,27 @@
 //! Redis, by endpoint: the only place that names the client library.
+//!
+//! An [`Endpoint`] runs a [`Command`], a pipeline or a pinned [`Script`] by a deadline. Under it, a `Link` to each server
+//! makes a `Connection`, probes it, and replaces it when it dies; the library's own reconnecting, repeating and timing out is
+//! switched off, since it repeats what must not be repeated and misses what is dead.
 
+mod blocking;
+pub mod command;
+mod connection;
+mod endpoint;
 mod error;
+mod link;
+mod metrics;
+mod pubsub;
+mod reply;
+mod script;
+mod tls;
 
+pub use blocking::Blocking;
+pub use command::{Command, Existing, Once, Repeatable};
+pub use endpoint::{Endpoint, Fresh};
 pub use error::{Error, Reply};
+pub use link::State;
+pub use metrics::Metrics;
+pub use pubsub::{Event, Subscriber};
+pub use reply::FromReply;
+pub use script::Script;

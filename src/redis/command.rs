@@ -1,0 +1,141 @@
+//! Each command ever sent, with one short function each, and whether it may be sent twice.
+
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+
+/// May be sent twice: it changes nothing. Without an answer, nothing was changed.
+#[derive(Debug, Clone, Copy)]
+pub enum Repeatable {}
+
+/// Changes data, so it is never sent twice by the gateway. Without an answer its outcome is unknown.
+#[derive(Debug, Clone, Copy)]
+pub enum Once {}
+
+/// The answer to one question, carried by a command's type: may this be sent twice?
+pub trait Repeat: Send + 'static {
+    /// True if it may.
+    const REPEATABLE: bool;
+}
+
+impl Repeat for Repeatable {
+    const REPEATABLE: bool = true;
+}
+
+impl Repeat for Once {
+    const REPEATABLE: bool = false;
+}
+
+/// One command with its arguments, whether it may be sent twice (`R`), and what its reply is read as (`T`).
+#[derive(Debug)]
+pub struct Command<R, T> {
+    pub(super) name: &'static str,
+    pub(super) args: Vec<Bytes>,
+    reply: PhantomData<fn() -> (R, T)>,
+}
+
+impl<R, T> Clone for Command<R, T> {
+    fn clone(&self) -> Self {
+        Command::new(self.name, self.args.clone())
+    }
+}
+
+impl<R, T> Command<R, T> {
+    pub(super) fn new(name: &'static str, args: Vec<Bytes>) -> Self {
+        Command {
+            name,
+            args,
+            reply: PhantomData,
+        }
+    }
+}
+
+/// Whether a `SET` takes a key that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Leaves it as it is: `NX`.
+    Keep,
+    /// Replaces it, its TTL too.
+    Replace,
+}
+
+/// `PING`
+pub fn ping() -> Command<Repeatable, Bytes> {
+    Command::new("PING", Vec::new())
+}
+
+/// `PING text`: the text.
+pub(super) fn echo_ping(text: Bytes) -> Command<Repeatable, Bytes> {
+    Command::new("PING", vec![text])
+}
+
+/// `GET key`: the value, or none.
+pub fn get(key: Bytes) -> Command<Repeatable, Option<Bytes>> {
+    Command::new("GET", vec![key])
+}
+
+/// `MGET key …`: one value, or none, for each key in turn; a key of another type is none.
+pub fn mget(keys: Vec<Bytes>) -> Command<Repeatable, Vec<Option<Bytes>>> {
+    Command::new("MGET", keys)
+}
+
+/// `SET key value [NX] [EX seconds]`: `OK`, or none if `NX` found the key there.
+pub fn set(key: Bytes, value: Bytes, existing: Existing, ttl: Option<u64>) -> Command<Once, Option<Bytes>> {
+    let mut args = Vec::with_capacity(5);
+    args.extend([key, value]);
+    if existing == Existing::Keep {
+        args.push(Bytes::from_static(b"NX"));
+    }
+    if let Some(seconds) = ttl {
+        args.extend([Bytes::from_static(b"EX"), number(seconds)]);
+    }
+    Command::new("SET", args)
+}
+
+/// `DEL key …`: how many were there.
+pub fn del(keys: Vec<Bytes>) -> Command<Once, i64> {
+    Command::new("DEL", keys)
+}
+
+/// `EXPIRE key seconds`: whether the key was there.
+pub fn expire(key: Bytes, seconds: u64) -> Command<Once, bool> {
+    Command::new("EXPIRE", vec![key, number(seconds)])
+}
+
+/// `TTL key`: seconds left, -1 without a TTL, -2 without a key.
+pub fn ttl(key: Bytes) -> Command<Repeatable, i64> {
+    Command::new("TTL", vec![key])
+}
+
+/// `RPUSH key value …`: the list's new length.
+pub fn rpush(key: Bytes, values: impl IntoIterator<Item = Bytes>) -> Command<Once, i64> {
+    Command::new("RPUSH", std::iter::once(key).chain(values).collect())
+}
+
+/// `BLPOP key … seconds`: the key that had an element, and the element; none when the time ran out.
+pub(super) fn blpop(keys: &[Bytes], seconds: f64) -> Command<Once, Option<(Bytes, Bytes)>> {
+    let timeout = Bytes::from(format!("{seconds:.3}"));
+    Command::new("BLPOP", keys.iter().cloned().chain([timeout]).collect())
+}
+
+/// `EVALSHA sha1 numkeys key … arg …`
+pub(super) fn evalsha<R, T>(sha1: &'static str, keys: Vec<Bytes>, args: Vec<Bytes>) -> Command<R, T> {
+    let mut all = Vec::with_capacity(2 + keys.len() + args.len());
+    all.extend([Bytes::from_static(sha1.as_bytes()), number(keys.len() as u64)]);
+    all.extend(keys);
+    all.extend(args);
+    Command::new("EVALSHA", all)
+}
+
+/// `SCRIPT LOAD source`: its SHA-1.
+pub(super) fn script_load(source: &'static str) -> Command<Repeatable, Bytes> {
+    Command::new(
+        "SCRIPT",
+        vec![Bytes::from_static(b"LOAD"), Bytes::from_static(source.as_bytes())],
+    )
+}
+
+/// A number as Redis takes it.
+pub fn number(n: u64) -> Bytes {
+    Bytes::from(n.to_string())
+}

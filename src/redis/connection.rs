@@ -1,0 +1,300 @@
+//! One connection to one server, from its birth to its end.
+//!
+//! The client library would connect again by itself and hold commands until then. Here a client lives as long as its one
+//! connection: what is asked of it after that is known to be not executed, and whoever owns it makes a new one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::ErrorKind;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
+use fred::types::{ClusterHash, CustomCommand, Message, Resp3Frame, RespVersion, Value};
+use tokio::sync::{broadcast, watch};
+use tokio::task::AbortHandle;
+
+use super::command::{self, Command, Repeat};
+use super::error::{Error, Reply};
+use super::reply::FromReply;
+use super::tls::{self, TlsError};
+use crate::config::{self, Password, Server};
+use crate::deadline::Deadline;
+
+/// Messages that a subscriber may be behind by; then it loses its oldest and is told how many. At 200 bytes a message this
+/// bounds one subscription connection to a few MiB.
+const MESSAGE_BUFFER: usize = 16_384;
+
+/// How often replies are looked at again after an error reply to `SUBSCRIBE` has shifted them by one. They fall into place as
+/// soon as one comes in that nobody waits for, as a rule before the first look.
+const RESYNC_ATTEMPTS: u32 = 8;
+
+/// What kind of connection is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Commands, any number in flight.
+    Commands,
+    /// Subscriptions and the `PING`s that confirm them, nothing else: an error reply to `SUBSCRIBE` shifts the library's
+    /// replies by one.
+    Subscriber,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("the password file cannot be read: {0}")]
+    Password(std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0}")]
+    Failed(String),
+    #[error("the server is not serving: {0}")]
+    Refused(Error),
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+}
+
+/// What became of a command on a connection.
+enum Fault {
+    /// It cannot have been executed.
+    NotExecuted,
+    /// It may have been.
+    Lost,
+}
+
+/// A connection. Dropped with its last owner, whatever it is doing then.
+pub(super) struct Connection {
+    client: Client,
+    task: AbortHandle,
+    /// Why it ended, once it has.
+    ended: watch::Receiver<Option<String>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Closes the socket even where its buffers are full and nobody reads: the library's own ways to end wait for that.
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// Connects, logs in and hears the server's first `PONG`, all within the endpoint's connect timeout.
+    pub(super) async fn open(server: &Server, config: &config::Endpoint, role: Role) -> Result<Self, ConnectError> {
+        let client = client(server, config, role).await?;
+        let running = client.connect();
+        let task = running.abort_handle();
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            let why = match running.await {
+                Ok(Err(error)) => error.details().to_owned(),
+                _ => "closed".to_owned(),
+            };
+            tell.send_replace(Some(why));
+        });
+        let connection = Connection { client, task, ended };
+        let deadline = Deadline::within(config.connect_timeout);
+        match connection.ask(command::ping(), deadline).await {
+            Ok(_) => Ok(connection),
+            Err(Error::Timeout) => Err(ConnectError::Silent(config.connect_timeout)),
+            Err(Error::Unavailable) => {
+                connection.ended().await;
+                Err(ConnectError::Failed(
+                    connection.ended.borrow().clone().unwrap_or_default(),
+                ))
+            }
+            // A user without the right to PING is connected all the same.
+            Err(Error::Reply(Reply::Denied(_))) => Ok(connection),
+            Err(error) => Err(ConnectError::Refused(error)),
+        }
+    }
+
+    /// Sends a command and waits for its reply until `deadline`.
+    pub(super) async fn ask<R: Repeat, T: FromReply>(
+        &self,
+        command: Command<R, T>,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
+        let name = command.name;
+        let custom = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+        let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
+        let reply = self.client.custom_raw(custom, args);
+        let mut ended = self.ended.clone();
+        let outcome = tokio::select! {
+            biased;
+            reply = reply => reply.map_err(|error| fault(&error)),
+            // Taken on after the library had answered all that was left: it would stay there for ever.
+            _ = ended.wait_for(Option::is_some) => Err(Fault::NotExecuted),
+            () = tokio::time::sleep_until(deadline.instant()) => {
+                return Err(if R::REPEATABLE { Error::Timeout } else { Error::Unknown });
+            }
+        };
+        match outcome {
+            Ok(frame) => read(name, frame),
+            Err(Fault::Lost) if !R::REPEATABLE => Err(Error::Unknown),
+            Err(Fault::NotExecuted | Fault::Lost) => Err(Error::Unavailable),
+        }
+    }
+
+    /// Whether the connection is gone, as far as is known.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    /// Waits until the connection is gone: closed by the other side, or broken.
+    pub(super) async fn ended(&self) {
+        // An error means that the task which tells is gone, and so is the connection.
+        drop(self.ended.clone().wait_for(Option::is_some).await);
+    }
+
+    /// Waits until the connection is gone or two probes in a row have missed their limit. The library notices no dead
+    /// connection while commands are sent, so this is what does.
+    pub(super) async fn dead(&self, config: &config::Endpoint) -> &'static str {
+        let mut missed = false;
+        loop {
+            // The second probe goes out at once.
+            let pause = if missed { Duration::ZERO } else { config.probe_interval };
+            if tokio::time::timeout(pause, self.ended()).await.is_ok() {
+                return "lost";
+            }
+            match self.ask(command::ping(), Deadline::within(config.probe_timeout)).await {
+                Err(Error::Timeout) if missed => return "silent",
+                Err(Error::Timeout) => missed = true,
+                Err(Error::Unavailable) => return "lost",
+                Err(Error::Reply(Reply::NotServing(_))) => return "not_serving",
+                // Any other reply is one.
+                _ => missed = false,
+            }
+        }
+    }
+
+    /// Subscribes and makes sure of it: the library's call returns before anything has happened, so a `PING` goes after it on
+    /// the same connection. One at a time: the owner sees to that, and drops the connection after any error but
+    /// [`Reply::Denied`].
+    pub(super) async fn subscribe(&self, channels: &[Bytes], deadline: Deadline) -> Result<(), Error> {
+        let names: Vec<&str> = channels.iter().map(channel_name).collect::<Result<_, _>>()?;
+        self.client.subscribe(names).await.map_err(|_| Error::Unavailable)?;
+        self.confirm("SUBSCRIBE", deadline).await
+    }
+
+    /// Ends a subscription; see [`Connection::subscribe`].
+    pub(super) async fn unsubscribe(&self, channel: &Bytes, deadline: Deadline) -> Result<(), Error> {
+        self.client
+            .unsubscribe(channel_name(channel)?)
+            .await
+            .map_err(|_| Error::Unavailable)?;
+        self.confirm("UNSUBSCRIBE", deadline).await
+    }
+
+    async fn confirm(&self, name: &'static str, deadline: Deadline) -> Result<(), Error> {
+        let refused = match self.echoes(deadline).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(Error::Protocol(name)),
+            // It was the subscription's reply that came to the PING, whose own is still on its way.
+            Err(Error::Reply(Reply::Denied(_))) => Error::Reply(Reply::Denied(name)),
+            Err(error) => return Err(error),
+        };
+        for _ in 0..RESYNC_ATTEMPTS {
+            if self.echoes(deadline).await? {
+                return Err(refused);
+            }
+        }
+        Err(Error::Protocol(name))
+    }
+
+    /// Whether a `PING` with a text of its own gets just that text back.
+    async fn echoes(&self, deadline: Deadline) -> Result<bool, Error> {
+        let text = command::number(rand::random());
+        Ok(self.ask(command::echo_ping(text.clone()), deadline).await? == text)
+    }
+
+    /// What is published on the channels subscribed to.
+    pub(super) fn messages(&self) -> broadcast::Receiver<Message> {
+        self.client.message_rx()
+    }
+}
+
+/// Reads a reply, or the error that it is.
+fn read<T: FromReply>(name: &'static str, frame: Resp3Frame) -> Result<T, Error> {
+    match frame {
+        Resp3Frame::SimpleError { data, .. } => Err(Error::Reply(Reply::classify(name, &data))),
+        Resp3Frame::BlobError { data, .. } => Err(Error::Reply(Reply::classify(name, &String::from_utf8_lossy(&data)))),
+        frame => T::from_frame(frame).ok_or(Error::Protocol(name)),
+    }
+}
+
+/// What an error of the library, which is no reply of the server, says about a command.
+fn fault(error: &fred::error::Error) -> Fault {
+    match error.kind() {
+        // Refused at the door, or still in line when the connection ended.
+        ErrorKind::Backpressure | ErrorKind::Canceled => Fault::NotExecuted,
+        _ if matches!(
+            error.details(),
+            "Failed to route command." | "Failed to send command to router." | "Client is not initialized."
+        ) =>
+        {
+            Fault::NotExecuted
+        }
+        _ => Fault::Lost,
+    }
+}
+
+fn channel_name(channel: &Bytes) -> Result<&str, Error> {
+    // Channel names are made from protobuf strings, which are UTF-8.
+    std::str::from_utf8(channel).map_err(|_| Error::Protocol("SUBSCRIBE"))
+}
+
+/// A client that connects once, sends each command once, and takes no error reply for a reason to connect again.
+async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Result<Client, ConnectError> {
+    let password = match &config.password {
+        None => None,
+        Some(Password::Inline(password)) => Some(password.clone()),
+        // Read for each connection, so that a changed password is taken up without a restart.
+        Some(Password::File(path)) => {
+            let text = tokio::fs::read_to_string(path).await.map_err(ConnectError::Password)?;
+            Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+        }
+    };
+    let tls = match &config.tls {
+        Some(tls) => Some(tls::connector(tls).await?.into()),
+        None => None,
+    };
+    let library = Config {
+        fail_fast: true,
+        username: config.username.clone(),
+        password,
+        server: match server {
+            Server::Tcp { host, port } => ServerConfig::new_centralized(host.clone(), *port),
+            Server::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
+        },
+        // RESP3 lets a subscriber tell the reply to a PING from a message.
+        version: match role {
+            Role::Commands => RespVersion::RESP2,
+            Role::Subscriber => RespVersion::RESP3,
+        },
+        database: (config.db != 0).then_some(config.db),
+        tls,
+        ..Config::default()
+    };
+    let performance = PerformanceConfig {
+        // Deadlines are ours; see `ask`.
+        default_command_timeout: Duration::ZERO,
+        broadcast_channel_capacity: match role {
+            Role::Commands => 1,
+            Role::Subscriber => MESSAGE_BUFFER,
+        },
+        ..PerformanceConfig::default()
+    };
+    let connection = ConnectionConfig {
+        connection_timeout: config.connect_timeout,
+        internal_command_timeout: config.connect_timeout,
+        max_command_attempts: 1,
+        max_command_buffer_len: config.max_in_flight + 16,
+        reconnect_errors: Vec::new(),
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    };
+    Ok(Client::new(library, Some(performance), Some(connection), None))
+}

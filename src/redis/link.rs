@@ -1,0 +1,320 @@
+//! The way to one server: a connection that is watched, replaced when it dies, and kept away from while there is none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use rand::Rng as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use super::command::{Command, Repeat};
+use super::connection::{Connection, Role};
+use super::error::Error;
+use super::metrics::ServerMetrics;
+use super::reply::FromReply;
+use crate::config::{self, Server};
+use crate::deadline::Deadline;
+
+/// How long calls wait for a lost connection to be made again before the breaker opens: a restart of a proxy or an idle
+/// connection cut by a firewall then costs callers a moment and no error.
+const RECONNECT_GRACE: Duration = Duration::from_millis(250);
+
+/// The wait before the second attempt to connect; it doubles up to the endpoint's `reconnect_max_delay`.
+const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
+
+/// A connection that stood so long was a good one: the next starts without a wait.
+const GOOD_CONNECTION: Duration = Duration::from_secs(1);
+
+/// What callers may expect of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Connected and answering.
+    Up,
+    /// Being connected, for at most a moment: calls wait.
+    Connecting,
+    /// Not there: calls are refused at once. This is the open breaker; only the task that connects tries the server.
+    Down,
+}
+
+/// The way to one server. Its task lives as long as it does.
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    _task: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    endpoint: &'static str,
+    label: String,
+    server: Server,
+    config: config::Endpoint,
+    /// None unless [`State::Up`]. Calls in flight keep the connection that they are on until each is answered or due: a
+    /// server that stalls for a moment makes no call unknown whose deadline is later.
+    current: ArcSwapOption<Connection>,
+    state: watch::Sender<State>,
+    metrics: ServerMetrics,
+}
+
+impl Link {
+    /// Starts connecting; never fails. `label` names the server in metrics: `primary` or `replica-N`.
+    pub(super) fn open(
+        endpoint: &'static str,
+        label: String,
+        server: Server,
+        config: config::Endpoint,
+        metrics: ServerMetrics,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            endpoint,
+            label,
+            server,
+            config,
+            current: ArcSwapOption::empty(),
+            state: watch::channel(State::Connecting).0,
+            metrics,
+        });
+        let task = tokio::spawn(supervise(shared.clone()));
+        Link {
+            shared,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// The server's state, and its changes.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.shared.state.subscribe()
+    }
+
+    /// Whether commands are taken without a wait.
+    pub(super) fn is_up(&self) -> bool {
+        self.shared
+            .current
+            .load()
+            .as_ref()
+            .is_some_and(|connection| !connection.has_ended())
+    }
+
+    /// Runs `ask` on the connection, with its place among the calls in flight, and counts what became of it.
+    pub(super) async fn run<R: Repeat, T: FromReply>(
+        &self,
+        command: Command<R, T>,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
+        let name = command.name;
+        let span = if tracing::Span::current().is_none() {
+            tracing::Span::none()
+        } else {
+            self.span(name)
+        };
+        let _place = self.place()?;
+        let started = Instant::now();
+        let result = async {
+            let connection = self.connection(deadline).await?;
+            connection.ask(command, deadline).await
+        }
+        .instrument(span)
+        .await;
+        self.shared.metrics.observe(started.elapsed(), &result);
+        result
+    }
+
+    /// Runs two commands in one pipeline: the second is sent right after the first, on the same connection.
+    pub(super) async fn run_pair<R1: Repeat, A: FromReply, R2: Repeat, B: FromReply>(
+        &self,
+        first: Command<R1, A>,
+        second: Command<R2, B>,
+        deadline: Deadline,
+    ) -> Result<(A, B), Error> {
+        let span = if tracing::Span::current().is_none() {
+            tracing::Span::none()
+        } else {
+            self.span(second.name)
+        };
+        let _place = self.place()?;
+        let started = Instant::now();
+        let (first, second) = async {
+            let connection = self.connection(deadline).await?;
+            Ok(tokio::join!(
+                connection.ask(first, deadline),
+                connection.ask(second, deadline)
+            ))
+        }
+        .instrument(span)
+        .await
+        .inspect_err(|error: &Error| {
+            self.shared
+                .metrics
+                .observe::<()>(started.elapsed(), &Err(error.clone()))
+        })?;
+        self.shared.metrics.observe(started.elapsed(), &first);
+        self.shared.metrics.observe(started.elapsed(), &second);
+        // What is unknown of either is unknown of both.
+        match (first, second) {
+            (Ok(first), Ok(second)) => Ok((first, second)),
+            (Err(Error::Unknown), _) | (_, Err(Error::Unknown)) => Err(Error::Unknown),
+            (_, Err(error)) | (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The connection to send on: at once where there is one, after a moment while one is being made.
+    async fn connection(&self, deadline: Deadline) -> Result<Arc<Connection>, Error> {
+        if let Some(connection) = self.live() {
+            return Ok(connection);
+        }
+        let mut state = self.shared.state.subscribe();
+        let wait = async {
+            loop {
+                match *state.borrow_and_update() {
+                    State::Down => return Err(Error::Unavailable),
+                    State::Up => {
+                        if let Some(connection) = self.live() {
+                            return Ok(connection);
+                        }
+                    }
+                    State::Connecting => {}
+                }
+                // The sender lives in `self.shared`.
+                if state.changed().await.is_err() {
+                    return Err(Error::Unavailable);
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline.instant(), wait)
+            .await
+            .unwrap_or(Err(Error::Timeout))
+    }
+
+    fn live(&self) -> Option<Arc<Connection>> {
+        self.shared
+            .current
+            .load_full()
+            .filter(|connection| !connection.has_ended())
+    }
+
+    fn place(&self) -> Result<Place<'_>, Error> {
+        let gauge = &self.shared.metrics.in_flight;
+        gauge.inc();
+        let place = Place(gauge);
+        let limit = i64::try_from(self.shared.config.max_in_flight).unwrap_or(i64::MAX);
+        if gauge.get() > limit {
+            self.shared
+                .metrics
+                .observe::<()>(Duration::ZERO, &Err(Error::Overloaded));
+            return Err(Error::Overloaded);
+        }
+        Ok(place)
+    }
+
+    fn span(&self, command: &'static str) -> tracing::Span {
+        tracing::info_span!(
+            "redis",
+            otel.name = command,
+            otel.kind = "client",
+            db.system.name = "redis",
+            db.operation.name = command,
+            redis_gateway.endpoint = self.shared.endpoint,
+            redis_gateway.server = self.shared.label.as_str(),
+        )
+    }
+}
+
+/// A place among the calls in flight. The gauge is the count: one atomic step to take it, one to give it back.
+struct Place<'a>(&'a prometheus::IntGauge);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Makes connections, one after the other, for as long as the link lives.
+async fn supervise(shared: Arc<Shared>) {
+    let mut failures = 0_u32;
+    loop {
+        let attempt = connect(&shared, failures);
+        tokio::pin!(attempt);
+        // The breaker opens when the first attempt has failed or takes too long.
+        let connection = match tokio::time::timeout(RECONNECT_GRACE, &mut attempt).await {
+            Ok(connection) => connection,
+            Err(_) => {
+                shared.state.send_replace(State::Down);
+                attempt.await
+            }
+        };
+        let Some(connection) = connection else {
+            shared.state.send_replace(State::Down);
+            failures = failures.saturating_add(1);
+            continue;
+        };
+        let since = Instant::now();
+        let connection = Arc::new(connection);
+        shared.current.store(Some(connection.clone()));
+        shared.state.send_replace(State::Up);
+        shared.metrics.up.set(1);
+        tracing::info!(endpoint = shared.endpoint, server = shared.label, "connected to redis");
+
+        let cause = connection.dead(&shared.config).await;
+        shared.current.store(None);
+        shared.state.send_replace(State::Connecting);
+        shared.metrics.up.set(0);
+        shared.metrics.replaced(cause);
+        tracing::warn!(
+            endpoint = shared.endpoint,
+            server = shared.label,
+            cause,
+            "replacing the connection to redis"
+        );
+        failures = if since.elapsed() >= GOOD_CONNECTION {
+            0
+        } else {
+            failures.saturating_add(1)
+        };
+    }
+}
+
+/// One attempt, after the wait that so many failures call for.
+async fn connect(shared: &Shared, failures: u32) -> Option<Connection> {
+    tokio::time::sleep(delay(failures, shared.config.reconnect_max_delay)).await;
+    match Connection::open(&shared.server, &shared.config, Role::Commands).await {
+        Ok(connection) => Some(connection),
+        Err(error) => {
+            shared.metrics.connect_failures.inc();
+            // Once for each outage, not for each attempt.
+            if *shared.state.borrow() == State::Down {
+                tracing::debug!(endpoint = shared.endpoint, server = shared.label, %error, "cannot connect to redis");
+            } else {
+                tracing::warn!(endpoint = shared.endpoint, server = shared.label, %error, "cannot connect to redis");
+            }
+            None
+        }
+    }
+}
+
+/// Nothing before the first attempt, then doubling up to `max`, with a jitter of half so that gateways do not march in step.
+fn delay(failures: u32, max: Duration) -> Duration {
+    if failures == 0 {
+        return Duration::ZERO;
+    }
+    let full = RECONNECT_MIN_DELAY
+        .saturating_mul(1_u32 << (failures - 1).min(16))
+        .min(max);
+    full.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempt_is_made_at_once_and_later_ones_wait_up_to_the_maximum() {
+        let max = Duration::from_millis(500);
+        assert_eq!(delay(0, max), Duration::ZERO);
+        assert!(delay(1, max) >= RECONNECT_MIN_DELAY / 2);
+        for failures in [6, 40, u32::MAX] {
+            let delay = delay(failures, max);
+            assert!(delay <= max && delay >= max / 2, "{delay:?}");
+        }
+    }
+}

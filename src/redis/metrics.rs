@@ -1,0 +1,158 @@
+//! What is counted of each endpoint. All labels are resolved when a server is first named, none while a command runs.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::error::Error;
+
+/// Seconds, from a command on a quiet loopback to the longest command timeout.
+const BUCKETS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+
+/// Outcomes of a command, as the label `outcome` names them; in the order of [`outcome`].
+const OUTCOMES: [&str; 7] = [
+    "ok",
+    "error_reply",
+    "unavailable",
+    "overloaded",
+    "timeout",
+    "unknown",
+    "protocol",
+];
+
+/// Why a connection was replaced, as the label `cause` names it.
+const CAUSES: [&str; 3] = ["lost", "silent", "not_serving"];
+
+/// The metrics of all endpoints.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    commands: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGaugeVec,
+    up: IntGaugeVec,
+    replaced: IntCounterVec,
+    connect_failures: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    ///
+    /// # Panics
+    /// If the registry has metrics of these names already.
+    pub fn new(registry: &Registry) -> Self {
+        const SERVER: &[&str] = &["endpoint", "server"];
+        let metrics = Metrics {
+            commands: counters(
+                "redis_gateway_redis_commands_total",
+                "Commands by what became of them; a pipeline counts once for each command.",
+                &["endpoint", "server", "outcome"],
+            ),
+            // Names and labels are constants above: they are valid.
+            duration: HistogramVec::new(
+                HistogramOpts::new(
+                    "redis_gateway_redis_command_duration_seconds",
+                    "Time from asking for a command to its reply or its end.",
+                )
+                .buckets(BUCKETS.to_vec()),
+                SERVER,
+            )
+            .expect("valid"),
+            in_flight: gauges(
+                "redis_gateway_redis_in_flight",
+                "Commands waiting for their reply.",
+                SERVER,
+            ),
+            up: gauges(
+                "redis_gateway_redis_up",
+                "Whether the server is connected and answers; while 0, commands are refused at once.",
+                SERVER,
+            ),
+            replaced: counters(
+                "redis_gateway_redis_connections_replaced_total",
+                "Connections given up, by cause.",
+                &["endpoint", "server", "cause"],
+            ),
+            connect_failures: counters(
+                "redis_gateway_redis_connect_failures_total",
+                "Attempts to connect that failed.",
+                SERVER,
+            ),
+        };
+        let collectors: [Box<dyn prometheus::core::Collector>; 6] = [
+            Box::new(metrics.commands.clone()),
+            Box::new(metrics.duration.clone()),
+            Box::new(metrics.in_flight.clone()),
+            Box::new(metrics.up.clone()),
+            Box::new(metrics.replaced.clone()),
+            Box::new(metrics.connect_failures.clone()),
+        ];
+        for collector in collectors {
+            // The documented panic: one gateway has one registry and makes this once.
+            registry.register(collector).expect("registered once");
+        }
+        metrics
+    }
+
+    /// The metrics of one server of an endpoint.
+    pub(super) fn server(&self, endpoint: &str, server: &str) -> ServerMetrics {
+        let labels = &[endpoint, server];
+        ServerMetrics {
+            outcomes: OUTCOMES.map(|outcome| self.commands.with_label_values(&[endpoint, server, outcome])),
+            duration: self.duration.with_label_values(labels),
+            in_flight: self.in_flight.with_label_values(labels),
+            up: self.up.with_label_values(labels),
+            replaced: CAUSES.map(|cause| self.replaced.with_label_values(&[endpoint, server, cause])),
+            connect_failures: self.connect_failures.with_label_values(labels),
+        }
+    }
+}
+
+/// The metrics of one server.
+#[derive(Debug)]
+pub(super) struct ServerMetrics {
+    outcomes: [IntCounter; OUTCOMES.len()],
+    duration: Histogram,
+    pub(super) in_flight: IntGauge,
+    pub(super) up: IntGauge,
+    replaced: [IntCounter; CAUSES.len()],
+    pub(super) connect_failures: IntCounter,
+}
+
+impl ServerMetrics {
+    pub(super) fn observe<T>(&self, elapsed: Duration, result: &Result<T, Error>) {
+        self.outcomes[outcome(result)].inc();
+        self.duration.observe(elapsed.as_secs_f64());
+    }
+
+    pub(super) fn replaced(&self, cause: &str) {
+        if let Some(n) = CAUSES.iter().position(|known| *known == cause) {
+            self.replaced[n].inc();
+        }
+    }
+}
+
+fn outcome<T>(result: &Result<T, Error>) -> usize {
+    match result {
+        Ok(_) => 0,
+        Err(Error::Reply(_)) => 1,
+        Err(Error::Unavailable) => 2,
+        Err(Error::Overloaded) => 3,
+        Err(Error::Timeout) => 4,
+        Err(Error::Unknown) => 5,
+        Err(Error::Protocol(_)) => 6,
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    // Names and labels are constants of this file: they are valid.
+    IntCounterVec::new(Opts::new(name, help), labels).expect("valid")
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    // Names and labels are constants of this file: they are valid.
+    IntGaugeVec::new(Opts::new(name, help), labels).expect("valid")
+}

@@ -1,0 +1,30 @@
+//! Lua scripts, pinned.
+
+use std::marker::PhantomData;
+
+/// A script as a file of this project, pinned to its SHA-1 and run by `EVALSHA`; a server that does not know it (new,
+/// restarted, failed over, flushed) is given it and asked again, which is safe since nothing was executed.
+///
+/// `R` says whether it may be sent twice; see [`super::Command`].
+#[derive(Debug)]
+pub struct Script<R> {
+    /// The file's name, with its number of keys at the end: `compare_and_append-1`.
+    pub name: &'static str,
+    /// The file's text.
+    pub source: &'static str,
+    /// SHA-1 of the text, in lower-case hexadecimal.
+    pub sha1: &'static str,
+    repeat: PhantomData<fn() -> R>,
+}
+
+impl<R> Script<R> {
+    /// Pins `source` to `sha1`.
+    pub const fn new(name: &'static str, source: &'static str, sha1: &'static str) -> Self {
+        Script {
+            name,
+            source,
+            sha1,
+            repeat: PhantomData,
+        }
+    }
+}
