@@ -64,6 +64,16 @@ pub enum EndpointName {
 }
 
 impl EndpointName {
+    /// All of them.
+    pub const ALL: [EndpointName; 6] = [
+        EndpointName::BuildLogs,
+        EndpointName::UserEvents,
+        EndpointName::PullMetrics,
+        EndpointName::Cache,
+        EndpointName::Orchestrator,
+        EndpointName::Locks,
+    ];
+
     /// The name as it stands in configuration, metrics and errors.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,6 +102,20 @@ pub struct Endpoints {
     pub orchestrator: Option<Endpoint>,
     /// See [`EndpointName::Locks`].
     pub locks: Option<Endpoint>,
+}
+
+impl Endpoints {
+    /// The endpoint of that name, if it is configured.
+    pub fn get(&self, name: EndpointName) -> Option<&Endpoint> {
+        match name {
+            EndpointName::BuildLogs => self.build_logs.as_ref(),
+            EndpointName::UserEvents => self.user_events.as_ref(),
+            EndpointName::PullMetrics => self.pull_metrics.as_ref(),
+            EndpointName::Cache => self.cache.as_ref(),
+            EndpointName::Orchestrator => self.orchestrator.as_ref(),
+            EndpointName::Locks => self.locks.as_ref(),
+        }
+    }
 }
 
 /// One Redis server's address.
