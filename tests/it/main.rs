@@ -1,3 +1,4 @@
 //! The gateway on real Redis, through its RPCs and below them.
 
 mod harness;
+mod redis_faults;

@@ -2,8 +2,10 @@
 
 mod certs;
 mod config;
+mod ledger;
 mod proxy;
 mod server;
+mod timing;
 
 use std::{env, fmt::Display, str::FromStr, time::Duration};
 
@@ -15,8 +17,10 @@ use tokio::{
 
 pub(crate) use certs::Certs;
 pub(crate) use config::{at, config, endpoint};
+pub(crate) use ledger::{Counts, Ledger, Told};
 pub(crate) use proxy::{Cut, Mode, Proxy};
 pub(crate) use server::{RedisServer, unused_port};
+pub(crate) use timing::MachineLag;
 
 /// How long a condition may take to come true: 20 s, or `REDIS_GATEWAY_TEST_PATIENCE` in seconds for a slow machine.
 pub(crate) fn patience() -> Duration {

@@ -101,8 +101,13 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again without waiting until it serves: it may be loading.
-    pub(crate) fn launch(&mut self) {
+    /// Starts it without waiting until it serves: it may be loading.
+    pub(crate) fn launched(mut self) -> Self {
+        self.launch();
+        self
+    }
+
+    fn launch(&mut self) {
         assert!(self.child.is_none(), "redis-server runs already");
         let mut conf = format!(
             "port {}\nbind 127.0.0.1\nunixsocket {}\ndir {}\nlogfile redis.log\nsave \"\"\nrepl-diskless-sync-delay 0\nenable-debug-command yes\n",
