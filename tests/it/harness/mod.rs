@@ -14,6 +14,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep},
 };
+use tracing_subscriber::EnvFilter;
 
 pub(crate) use certs::Certs;
 pub(crate) use config::{at, config, endpoint};
@@ -47,6 +48,14 @@ pub(crate) fn seeded() -> StdRng {
     let seed = variable("REDIS_GATEWAY_TEST_SEED").unwrap_or_else(|| rand::rng().next_u64());
     println!("REDIS_GATEWAY_TEST_SEED={seed}");
     StdRng::seed_from_u64(seed)
+}
+
+/// Shows the gateway's log lines of failing tests, if `RUST_LOG` asks for any.
+pub(crate) fn logs() {
+    let filter = EnvFilter::from_default_env();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+    // Whoever comes first has set it for all.
+    drop(lines.try_init());
 }
 
 /// To be held by tests that load the machine or measure time: one at a time, so that they do not skew each other.

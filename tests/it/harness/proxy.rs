@@ -85,15 +85,6 @@ impl Rules {
 impl Proxy {
     /// A proxy on a port of its own.
     pub(crate) async fn new(upstream: SocketAddr) -> Self {
-        Self::with_buffers(upstream, None).await
-    }
-
-    /// A proxy that takes few bytes that it does not read, so that a stalled client's socket buffer fills soon.
-    pub(crate) async fn with_small_buffers(upstream: SocketAddr) -> Self {
-        Self::with_buffers(upstream, Some(4 << 10)).await
-    }
-
-    async fn with_buffers(upstream: SocketAddr, receive: Option<u32>) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let rules = Rules {
             refuse: false,
@@ -110,8 +101,8 @@ impl Proxy {
             replies: AtomicU64::new(0),
             swallowed: AtomicU64::new(0),
         });
-        let first = bind(addr, receive).expect("an unused port");
-        let listener = tokio::spawn(listen(shared.clone(), first, addr, receive));
+        let first = bind(addr).expect("an unused port");
+        let listener = tokio::spawn(listen(shared.clone(), first, addr));
         Proxy { addr, shared, listener }
     }
 
@@ -210,17 +201,14 @@ impl Drop for Proxy {
     }
 }
 
-fn bind(addr: SocketAddr, receive: Option<u32>) -> std::io::Result<TcpListener> {
+fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    if let Some(bytes) = receive {
-        socket.set_recv_buffer_size(bytes)?;
-    }
     socket.bind(addr)?;
     socket.listen(1024)
 }
 
-async fn listen(shared: Arc<Shared>, first: TcpListener, addr: SocketAddr, receive: Option<u32>) {
+async fn listen(shared: Arc<Shared>, first: TcpListener, addr: SocketAddr) {
     let mut rules = shared.rules.subscribe();
     let mut listener = Some(first);
     loop {
@@ -228,7 +216,7 @@ async fn listen(shared: Arc<Shared>, first: TcpListener, addr: SocketAddr, recei
         let Some(open) = listener.take_if(|_| !refuse) else {
             drop(listener.take());
             if !refuse {
-                listener = Some(bind(addr, receive).expect("the proxy's own port"));
+                listener = Some(bind(addr).expect("the proxy's own port"));
             } else if rules.changed().await.is_err() {
                 return;
             }

@@ -18,7 +18,7 @@ use redis::{
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::{Certs, patience};
+use super::{Certs, logs, patience};
 
 /// A running server in a folder of its own; killed and gone when dropped.
 ///
@@ -35,6 +35,7 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// A server that keeps nothing on disk.
     pub(crate) fn new() -> Self {
+        logs();
         RedisServer {
             folder: tempfile::tempdir().unwrap(),
             settings: String::new(),
