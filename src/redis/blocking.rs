@@ -14,6 +14,10 @@ use crate::deadline::Deadline;
 /// The longest that one `BLPOP` is armed: how long a dead connection may go unnoticed.
 const SLICE: Duration = Duration::from_secs(1);
 
+/// Left for the answer before the deadline: given up while it is on its way, an element would be lost with it. Redis looks
+/// for waits that ran out ten times a second.
+const MARGIN: Duration = Duration::from_millis(150);
+
 /// One blocking wait at a time, on one connection.
 ///
 /// A wait that is given up must not stay armed in Redis, where it would eat the next wake-up: its connection is closed then,
@@ -31,22 +35,23 @@ impl Blocking {
         }
     }
 
-    /// `BLPOP key …` in slices, until an element came or `deadline` has passed (none then). The element is gone from its
-    /// list once this answers; dropped before, it takes none with it unless one is on its way at that moment.
+    /// `BLPOP key …` in slices, until an element came or `deadline` is near, at most 150 ms (none then). The element is gone
+    /// from its list once this answers; dropped before, it takes none with it unless one is on its way at that moment.
     pub async fn pop(&mut self, keys: &[Bytes], deadline: Deadline) -> Result<Option<(Bytes, Bytes)>, Error> {
         loop {
             let left = deadline.instant().saturating_duration_since(Instant::now());
+            let wait = left.saturating_sub(MARGIN);
             // Redis takes a timeout of 0 for "without end", and counts in milliseconds.
-            if left < Duration::from_millis(1) {
+            if wait < Duration::from_millis(1) {
                 return Ok(None);
             }
-            let slice = left.min(SLICE);
+            let slice = wait.min(SLICE);
             // Taken out while the wait is armed, and put back once it is not: dropping this future closes it.
             let connection = match self.connection.take().filter(|connection| !connection.has_ended()) {
                 Some(connection) => connection,
                 None => self.connect(deadline).await?,
             };
-            let due = Deadline::within(slice + self.config.probe_timeout);
+            let due = deadline.capped(slice + self.config.probe_timeout);
             let popped = connection.ask(command::blpop(keys, slice.as_secs_f64()), due).await;
             match popped {
                 Ok(popped) => {

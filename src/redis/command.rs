@@ -69,6 +69,11 @@ pub(super) fn echo_ping(text: Bytes) -> Command<Repeatable, Bytes> {
     Command::new("PING", vec![text])
 }
 
+/// `CLIENT INFO`: what the server knows of this connection, `sub=` its subscriptions among it.
+pub(super) fn client_info() -> Command<Repeatable, Bytes> {
+    Command::new("CLIENT", vec![Bytes::from_static(b"INFO")])
+}
+
 /// `GET key`: the value, or none.
 pub fn get(key: Bytes) -> Command<Repeatable, Option<Bytes>> {
     Command::new("GET", vec![key])

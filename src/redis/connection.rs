@@ -167,35 +167,40 @@ impl Connection {
         }
     }
 
-    /// Subscribes and makes sure of it: the library's call returns before anything has happened, so a `PING` goes after it on
-    /// the same connection. One at a time: the owner sees to that, and drops the connection after any error but
-    /// [`Reply::Denied`].
-    pub(super) async fn subscribe(&self, channels: &[Bytes], deadline: Deadline) -> Result<(), Error> {
+    /// Subscribes, which makes `total` subscriptions, and makes sure of it. The library's call returns before anything has
+    /// happened, and an error reply is dropped where nobody waits for one, so that no later command tells; Redis is asked for
+    /// the number. One at a time: the owner sees to that, and drops the connection after any error but [`Reply::Denied`].
+    pub(super) async fn subscribe(&self, channels: &[Bytes], total: usize, deadline: Deadline) -> Result<(), Error> {
         let names: Vec<&str> = channels.iter().map(channel_name).collect::<Result<_, _>>()?;
         self.client.subscribe(names).await.map_err(|_| Error::Unavailable)?;
-        self.confirm("SUBSCRIBE", deadline).await
+        self.confirm("SUBSCRIBE", total, deadline).await
     }
 
-    /// Ends a subscription; see [`Connection::subscribe`].
-    pub(super) async fn unsubscribe(&self, channel: &Bytes, deadline: Deadline) -> Result<(), Error> {
+    /// Ends a subscription, which leaves `total` of them; see [`Connection::subscribe`].
+    pub(super) async fn unsubscribe(&self, channel: &Bytes, total: usize, deadline: Deadline) -> Result<(), Error> {
         self.client
             .unsubscribe(channel_name(channel)?)
             .await
             .map_err(|_| Error::Unavailable)?;
-        self.confirm("UNSUBSCRIBE", deadline).await
+        self.confirm("UNSUBSCRIBE", total, deadline).await
     }
 
-    async fn confirm(&self, name: &'static str, deadline: Deadline) -> Result<(), Error> {
-        let refused = match self.echoes(deadline).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => return Err(Error::Protocol(name)),
-            // It was the subscription's reply that came to the PING, whose own is still on its way.
-            Err(Error::Reply(Reply::Denied(_))) => Error::Reply(Reply::Denied(name)),
+    async fn confirm(&self, name: &'static str, total: usize, deadline: Deadline) -> Result<(), Error> {
+        let denied = Error::Reply(Reply::Denied(name));
+        match self.ask(command::client_info(), deadline).await {
+            Ok(info) => match subscriptions(&info) {
+                Some(now) if now == total => return Ok(()),
+                // The error reply came in before the question had gone out.
+                Some(_) => return Err(denied),
+                None => return Err(Error::Protocol("CLIENT")),
+            },
+            // It came to the question, whose own answer is still on its way.
+            Err(Error::Reply(Reply::Denied(_))) => {}
             Err(error) => return Err(error),
-        };
+        }
         for _ in 0..RESYNC_ATTEMPTS {
             if self.echoes(deadline).await? {
-                return Err(refused);
+                return Err(denied);
             }
         }
         Err(Error::Protocol(name))
@@ -236,6 +241,15 @@ fn fault(error: &fred::error::Error) -> Fault {
         }
         _ => Fault::Lost,
     }
+}
+
+/// The number of subscriptions in the answer to `CLIENT INFO`.
+fn subscriptions(info: &[u8]) -> Option<usize> {
+    let info = std::str::from_utf8(info).ok()?;
+    info.split(' ')
+        .find_map(|field| field.strip_prefix("sub="))?
+        .parse()
+        .ok()
 }
 
 fn channel_name(channel: &Bytes) -> Result<&str, Error> {

@@ -111,6 +111,8 @@ impl Subscriber {
 struct Live {
     connection: Connection,
     messages: broadcast::Receiver<Message>,
+    /// Subscriptions on it.
+    subscribed: usize,
 }
 
 struct Task {
@@ -201,15 +203,22 @@ impl Task {
         let live = tokio::time::timeout_at(deadline.instant(), self.connected())
             .await
             .unwrap_or(Err(Error::Timeout))?;
+        let connection = &live.connection;
         if wanted {
-            live.connection.subscribe(std::slice::from_ref(channel), deadline).await
-        } else {
-            live.connection.unsubscribe(channel, deadline).await
+            let total = live.subscribed + 1;
+            connection
+                .subscribe(std::slice::from_ref(channel), total, deadline)
+                .await?;
+            live.subscribed = total;
+        } else if let Some(total) = live.subscribed.checked_sub(1) {
+            connection.unsubscribe(channel, total, deadline).await?;
+            live.subscribed = total;
         }
+        Ok(())
     }
 
     /// The connection, made anew with all channels if there is none.
-    async fn connected(&mut self) -> Result<&Live, Error> {
+    async fn connected(&mut self) -> Result<&mut Live, Error> {
         if self.connection.is_none() {
             let server = &self.config.server;
             let connection = Connection::open(server, &self.config, Role::Subscriber)
@@ -217,17 +226,22 @@ impl Task {
                 .map_err(|_| Error::Unavailable)?;
             let messages = connection.messages();
             let channels: Vec<Bytes> = self.channels.iter().cloned().collect();
+            let mut subscribed = 0;
             for chunk in channels.chunks(RESUBSCRIBE_CHUNK) {
-                connection
-                    .subscribe(chunk, Deadline::within(self.config.command_timeout))
-                    .await?;
+                subscribed += chunk.len();
+                let deadline = Deadline::within(self.config.command_timeout);
+                connection.subscribe(chunk, subscribed, deadline).await?;
             }
-            self.connection = Some(Live { connection, messages });
+            self.connection = Some(Live {
+                connection,
+                messages,
+                subscribed,
+            });
             if std::mem::take(&mut self.gap) {
                 self.tell(Event::Reconnected);
             }
         }
-        self.connection.as_ref().ok_or(Error::Unavailable)
+        self.connection.as_mut().ok_or(Error::Unavailable)
     }
 
     fn lose(&mut self, cause: &'static str) {

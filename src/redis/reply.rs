@@ -33,7 +33,9 @@ impl FromReply for bool {
 impl FromReply for Bytes {
     fn from_frame(frame: Frame) -> Option<Self> {
         match frame {
-            Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } => Some(data),
+            Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } | Frame::VerbatimString { data, .. } => {
+                Some(data)
+            }
             _ => None,
         }
     }

@@ -1,2 +1,4 @@
-#[test]
-fn placeholder() {}
+//! The gateway on real Redis, through its RPCs and below them.
+
+mod harness;
+mod redis_faults;

@@ -1,0 +1,66 @@
+//! Configurations for tests: the defaults, on ports and addresses of the test's own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use redis_gateway::config::{
+    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, Server, Telemetry,
+};
+
+/// A gateway on free ports of loopback, without endpoints.
+pub(crate) fn config() -> Config {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    Config {
+        grpc: Grpc {
+            listen: Listen::Tcp(any_port),
+        },
+        admin: Admin { listen: any_port },
+        endpoints: Endpoints::default(),
+        limits: Limits {
+            max_calls: 10_000,
+            max_streams: 20_000,
+            max_request_bytes: 4 << 20,
+        },
+        build_logs: BuildLogs {
+            poll_interval: Duration::from_millis(250),
+            heartbeat: Duration::from_secs(15),
+            ttl_from_first_append: false,
+        },
+        drain: Drain {
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(20),
+        },
+        telemetry: Telemetry {
+            log_format: LogFormat::Text,
+            log_level: "info".into(),
+            otlp_endpoint: None,
+            sample_ratio: 0.0,
+        },
+        readiness: Vec::new(),
+    }
+}
+
+/// An endpoint with the default limits, at the TCP address `addr`.
+pub(crate) fn at(addr: SocketAddr) -> Endpoint {
+    endpoint(Server::Tcp {
+        host: addr.ip().to_string(),
+        port: addr.port(),
+    })
+}
+
+/// An endpoint with the default limits.
+pub(crate) fn endpoint(server: Server) -> Endpoint {
+    Endpoint {
+        server,
+        replicas: Vec::new(),
+        db: 0,
+        username: None,
+        password: None,
+        tls: None,
+        connect_timeout: Duration::from_secs(1),
+        command_timeout: Duration::from_secs(2),
+        max_in_flight: 10_000,
+        probe_interval: Duration::from_millis(250),
+        probe_timeout: Duration::from_millis(300),
+        reconnect_max_delay: Duration::from_millis(500),
+    }
+}

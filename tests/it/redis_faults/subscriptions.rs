@@ -1,0 +1,211 @@
+//! Subscriptions are confirmed or refused, on a connection that carries nothing else.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use redis_gateway::{
+    config::{self, Password},
+    redis::{Error, Event, Existing, Reply, Subscriber, command},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{close, serving, within_ms};
+use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy, patience, soak};
+
+fn channel(name: &'static str) -> Bytes {
+    Bytes::from_static(name.as_bytes())
+}
+
+/// A server that lets its user `limited` subscribe to channels that begin with `allowed`, and a configuration for that user.
+async fn limited() -> (RedisServer, config::Endpoint) {
+    let server = RedisServer::new()
+        .user("limited", "on >secret ~* resetchannels &allowed* +@all")
+        .start()
+        .await;
+    let mut config = at(server.addr());
+    config.username = Some("limited".into());
+    config.password = Some(Password::Inline("secret".into()));
+    (server, config)
+}
+
+fn denied() -> Result<(), Error> {
+    Err(Error::Reply(Reply::Denied("SUBSCRIBE")))
+}
+
+/// Waits for a message on `channel` that is published until it comes.
+async fn hears(subscriber: &Subscriber, server: &RedisServer, channel: &str) {
+    let mut events = subscriber.events();
+    let publish = async {
+        loop {
+            server.run::<i64>(&["PUBLISH", channel, "hello"]).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let hear = async {
+        loop {
+            if let Event::Message { channel: from, payload } = events.recv().await.unwrap() {
+                assert_eq!((&from[..], &payload[..]), (channel.as_bytes(), &b"hello"[..]));
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = publish => {}
+        heard = timeout(patience(), hear) => heard.expect("a message"),
+    }
+}
+
+#[tokio::test]
+async fn subscribe_fails_at_once_when_denied() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let (server, config) = limited().await;
+    let endpoint = serving(&config).await;
+    let subscriber = endpoint.subscriber();
+    subscriber
+        .subscribe(channel("allowed-0"), within_ms(2_000))
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_eq!(
+            subscriber.subscribe(channel("forbidden"), within_ms(2_000)).await,
+            denied()
+        );
+        lag.assert_within("a refusal", asked.elapsed(), Duration::from_millis(100));
+        subscriber
+            .subscribe(channel("allowed-1"), within_ms(2_000))
+            .await
+            .unwrap();
+        hears(&subscriber, &server, "allowed-1").await;
+        subscriber
+            .unsubscribe(channel("allowed-1"), within_ms(2_000))
+            .await
+            .unwrap();
+        hears(&subscriber, &server, "allowed-0").await;
+    }
+    drop(subscriber);
+    close(endpoint, &server).await;
+}
+
+#[tokio::test]
+async fn subscribe_times_out_on_a_silent_server() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let server = RedisServer::new().start().await;
+    let proxy = Proxy::new(server.addr()).await;
+    let endpoint = serving(&at(proxy.addr())).await;
+    for (mode, connected) in [(Mode::BlackHole, false), (Mode::BlackHole, true), (Mode::Stall, true)] {
+        let subscriber = endpoint.subscriber();
+        if connected {
+            subscriber.subscribe(channel("first"), within_ms(2_000)).await.unwrap();
+        }
+        proxy.set(mode);
+        let asked = Instant::now();
+        let result = subscriber.subscribe(channel("second"), within_ms(400)).await;
+        assert!(
+            matches!(result, Err(Error::Timeout | Error::Unavailable)),
+            "{mode:?}: {result:?}"
+        );
+        lag.assert_within("a subscription", asked.elapsed(), Duration::from_millis(450));
+        proxy.set(Mode::Pass);
+        proxy.cut(Cut::Reset).await;
+        eventually("the subscription is made", async || {
+            subscriber.subscribe(channel("second"), within_ms(400)).await.is_ok()
+        })
+        .await;
+        hears(&subscriber, &server, "second").await;
+    }
+    close(endpoint, &server).await;
+}
+
+#[tokio::test]
+async fn gap_told_after_reconnect() {
+    let mut server = RedisServer::new().start().await;
+    let proxy = Proxy::new(server.addr()).await;
+    let endpoint = serving(&at(proxy.addr())).await;
+    let subscriber = endpoint.subscriber();
+    for name in ["a", "b"] {
+        subscriber.subscribe(channel(name), within_ms(2_000)).await.unwrap();
+    }
+    for fault in 0..4 {
+        let mut events = subscriber.events();
+        match fault {
+            0 => drop(proxy.cut(Cut::Reset).await),
+            1 => drop(proxy.cut(Cut::Fin).await),
+            // No traffic: only the probe can notice.
+            2 => proxy.set_open(Mode::BlackHole),
+            _ => {
+                server.kill();
+                server.restart().await;
+            }
+        }
+        let gap = timeout(patience(), events.recv()).await.expect("a gap").unwrap();
+        assert_eq!(gap, Event::Reconnected, "fault {fault}");
+        for name in ["a", "b"] {
+            hears(&subscriber, &server, name).await;
+        }
+    }
+    drop(subscriber);
+    close(endpoint, &server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_reply_mixed_up_after_denied_subscribe() {
+    const READERS: usize = 32;
+    let _one = heavy().await;
+    let wanted = if soak() { 1_000_000 } else { 100_000 };
+    let (server, config) = limited().await;
+    let endpoint = serving(&config).await;
+    for n in 0..READERS {
+        let (key, value) = (Bytes::from(format!("key-{n}")), Bytes::from(format!("value-{n}")));
+        endpoint
+            .primary(command::set(key, value, Existing::Replace, None), within_ms(2_000))
+            .await
+            .unwrap();
+    }
+
+    let (calls, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut readers = JoinSet::new();
+    for n in 0..READERS {
+        let (endpoint, calls) = (endpoint.clone(), calls.clone());
+        readers.spawn(async move {
+            while calls.fetch_add(1, Relaxed) < wanted {
+                let value = endpoint
+                    .primary(command::get(Bytes::from(format!("key-{n}"))), within_ms(2_000))
+                    .await;
+                assert_eq!(value, Ok(Some(Bytes::from(format!("value-{n}")))));
+            }
+        });
+    }
+    let subscriber = endpoint.subscriber();
+    let denials = async {
+        let mut denials = 0;
+        while !stop.load(Relaxed) {
+            assert_eq!(
+                subscriber.subscribe(channel("forbidden"), within_ms(2_000)).await,
+                denied()
+            );
+            denials += 1;
+        }
+        denials
+    };
+    let reading = async {
+        readers.join_all().await;
+        stop.store(true, Relaxed);
+    };
+    let (denials, ()) = tokio::join!(denials, reading);
+    println!("{wanted} reads beside {denials} denied subscriptions");
+    assert!(denials >= 100, "only {denials} denials");
+    drop(subscriber);
+    close(endpoint, &server).await;
+}
