@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// One `Method` for each RPC; see `src/layer/method.rs`.
 fn methods(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
-    let mut table = String::from("/// Every method of every service in `proto/`.\npub static METHODS: &[Method] = &[\n");
+    let mut table =
+        String::from("/// Every method of every service in `proto/`.\npub static METHODS: &[Method] = &[\n");
     for file in &descriptors.file {
         for service in &file.service {
             for method in &service.method {

@@ -1,1 +1,354 @@
-//! The only place that builds a gRPC status.
+//! The only place that builds a gRPC status: which code, which reason and which details say what happened.
+//!
+//! Every status carries an `ErrorInfo` of the domain [`DOMAIN`], whose metadata name the pattern and, where one was asked,
+//! the endpoint. Bad input carries a `BadRequest` with the field's name; `RetryInfo` stands where waiting helps. No message
+//! holds a key, a value, a password or an address of Redis.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::config::EndpointName;
+use crate::layer::Method;
+use crate::proto::DegradedReason;
+use crate::redis::{Error, Reply};
+
+/// The domain of every `ErrorInfo`: by it a caller tells our statuses from those of a proxy or a client library.
+pub const DOMAIN: &str = "redisgateway";
+
+/// What became of a call whose command has no result.
+pub fn redis(error: &Error, endpoint: EndpointName, method: &'static Method) -> Status {
+    let status = |row: &Row, message: &str| row.status(message, Some(endpoint), method, None);
+    match error {
+        Error::Unknown | Error::Protocol(_) if !method.retry_safe => status(&UNKNOWN, UNKNOWN_MESSAGE),
+        // Whoever may repeat the call learns all by doing so: no doubt to be told of.
+        Error::Unknown | Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::NoScript) => {
+            status(&UNAVAILABLE, "redis cannot be reached or does not serve")
+        }
+        Error::Timeout => status(&TIMEOUT, TIMEOUT_MESSAGE),
+        Error::Overloaded => status(
+            &OVERLOADED,
+            "too many commands in flight to redis, try again when there are fewer",
+        ),
+        Error::Reply(Reply::WrongType) => status(&WRONG_TYPE, "the key holds another type than this method works on"),
+        Error::Reply(Reply::OutOfMemory) => status(&OUT_OF_MEMORY, "redis has no memory left, nothing was changed"),
+        Error::Reply(Reply::Denied(command)) => DENIED.status(
+            format!("the gateway's redis user may not run {command} on this key, its acl must allow it"),
+            Some(endpoint),
+            method,
+            Some(("command", command)),
+        ),
+        Error::Reply(Reply::Other(code)) => REFUSED.status(
+            format!("redis refused the command with {code}, nothing was changed"),
+            Some(endpoint),
+            method,
+            Some(("error", code)),
+        ),
+        Error::Protocol(command) => REFUSED.status(
+            format!("redis answered {command} in a form that is not the command's"),
+            Some(endpoint),
+            method,
+            Some(("command", command)),
+        ),
+    }
+}
+
+/// Input that cannot be served: the field as the proto names it, and what would be right.
+pub fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Status {
+    let (field, expected) = (field.into(), expected.into());
+    let message = format!("{field}: {expected}");
+    let metadata = HashMap::from([("field".to_owned(), field.clone())]);
+    let mut details = ErrorDetails::with_bad_request_violation(field, expected);
+    details.set_error_info("INVALID_ARGUMENT", DOMAIN, metadata);
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// The pattern has no endpoint.
+pub fn not_configured(endpoint: EndpointName, method: &'static Method) -> Status {
+    let message = format!("no redis for {0}, endpoints.{0} must name one", endpoint.as_str());
+    NOT_CONFIGURED.status(message, Some(endpoint), method, None)
+}
+
+/// The gateway has too much in flight; nothing was executed.
+pub fn overloaded(method: &'static Method) -> Status {
+    let message = "too much in flight at this gateway, try again when there is less";
+    OVERLOADED.status(message, None, method, None)
+}
+
+/// The gateway is about to end, and the stream with it.
+pub fn draining(method: &'static Method) -> Status {
+    let message = "this gateway is about to end, open the stream again elsewhere";
+    DRAINING.status(message, None, method, None)
+}
+
+/// The deadline had passed before anything was executed, or a stream has reached it.
+pub fn expired(method: &'static Method) -> Status {
+    TIMEOUT.status(TIMEOUT_MESSAGE, None, method, None)
+}
+
+/// The deadline has passed, and what was under way with it.
+pub fn overdue(method: &'static Method) -> Status {
+    if method.retry_safe {
+        TIMEOUT.status(TIMEOUT_MESSAGE, None, method, None)
+    } else {
+        UNKNOWN.status(UNKNOWN_MESSAGE, None, method, None)
+    }
+}
+
+/// Why an answer that is OK in spite of `error` is degraded.
+pub fn degraded(error: &Error) -> DegradedReason {
+    match error {
+        // A refusal without a reason of its own changed nothing either.
+        Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::NoScript | Reply::Other(_)) => {
+            DegradedReason::RedisUnavailable
+        }
+        Error::Timeout => DegradedReason::RedisTimeout,
+        Error::Unknown | Error::Protocol(_) => DegradedReason::OutcomeUnknown,
+        Error::Overloaded => DegradedReason::Overloaded,
+        Error::Reply(Reply::WrongType) => DegradedReason::WrongType,
+        Error::Reply(Reply::OutOfMemory) => DegradedReason::RedisOutOfMemory,
+        Error::Reply(Reply::Denied(_)) => DegradedReason::RedisDenied,
+    }
+}
+
+const TIMEOUT_MESSAGE: &str = "no answer within the deadline";
+const UNKNOWN_MESSAGE: &str = "no answer from redis, the change may or may not stand";
+
+const UNAVAILABLE: Row = Row {
+    code: Code::Unavailable,
+    reason: "REDIS_UNAVAILABLE",
+    // About what a new connection or a restarted server takes.
+    retry: Some(Duration::from_millis(250)),
+};
+const TIMEOUT: Row = Row {
+    code: Code::DeadlineExceeded,
+    reason: "REDIS_TIMEOUT",
+    retry: None,
+};
+const UNKNOWN: Row = Row {
+    code: Code::Unknown,
+    reason: "OUTCOME_UNKNOWN",
+    retry: None,
+};
+const WRONG_TYPE: Row = Row {
+    code: Code::FailedPrecondition,
+    reason: "WRONG_TYPE",
+    retry: None,
+};
+const OUT_OF_MEMORY: Row = Row {
+    code: Code::ResourceExhausted,
+    reason: "REDIS_OUT_OF_MEMORY",
+    retry: None,
+};
+const DENIED: Row = Row {
+    code: Code::FailedPrecondition,
+    reason: "REDIS_DENIED",
+    retry: None,
+};
+const REFUSED: Row = Row {
+    code: Code::Internal,
+    reason: "REDIS_ERROR",
+    retry: None,
+};
+const NOT_CONFIGURED: Row = Row {
+    code: Code::FailedPrecondition,
+    reason: "NOT_CONFIGURED",
+    retry: None,
+};
+const OVERLOADED: Row = Row {
+    code: Code::ResourceExhausted,
+    reason: "OVERLOADED",
+    // Many times what a call takes.
+    retry: Some(Duration::from_millis(100)),
+};
+const DRAINING: Row = Row {
+    code: Code::Unavailable,
+    reason: "DRAINING",
+    // Another gateway serves at once.
+    retry: Some(Duration::ZERO),
+};
+
+/// A row of the table of codes and reasons.
+struct Row {
+    code: Code,
+    reason: &'static str,
+    retry: Option<Duration>,
+}
+
+impl Row {
+    fn status(
+        &self,
+        message: impl Into<String>,
+        endpoint: Option<EndpointName>,
+        method: &'static Method,
+        more: Option<(&str, &str)>,
+    ) -> Status {
+        let endpoint = endpoint.map(|name| ("endpoint", name.as_str()));
+        let metadata: HashMap<String, String> = [Some(("pattern", method.pattern)), endpoint, more]
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, metadata);
+        if self.retry.is_some() {
+            details.set_retry_info(self.retry);
+        }
+        Status::with_error_details(self.code, message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::METHODS;
+
+    fn method(name: &str) -> &'static Method {
+        METHODS.iter().find(|method| method.name == name).unwrap()
+    }
+
+    /// What a caller reads out of a status.
+    #[derive(Debug, PartialEq)]
+    struct Seen {
+        code: Code,
+        reason: String,
+        retry: Option<Duration>,
+    }
+
+    fn seen(status: &Status) -> Seen {
+        let details = status.check_error_details().unwrap();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.domain, DOMAIN);
+        assert!(!status.message().ends_with('.'), "{}", status.message());
+        Seen {
+            code: status.code(),
+            reason: info.reason.clone(),
+            retry: details.retry_info().and_then(|info| info.retry_delay),
+        }
+    }
+
+    fn row(code: Code, reason: &str, retry_ms: Option<u64>) -> Seen {
+        Seen {
+            code,
+            reason: reason.to_owned(),
+            retry: retry_ms.map(Duration::from_millis),
+        }
+    }
+
+    fn metadata(status: &Status, name: &str) -> Option<String> {
+        status.get_details_error_info().unwrap().metadata.get(name).cloned()
+    }
+
+    #[test]
+    fn each_redis_error_has_its_row() {
+        use Code::{DeadlineExceeded, FailedPrecondition, Internal, ResourceExhausted, Unavailable, Unknown};
+        let (append, list) = (method("Append"), method("ListEntries"));
+        let unavailable = || row(Unavailable, "REDIS_UNAVAILABLE", Some(250));
+        let cases = [
+            (Error::Unavailable, append, unavailable()),
+            (Error::Reply(Reply::NotServing("LOADING")), append, unavailable()),
+            (Error::Reply(Reply::NoScript), append, unavailable()),
+            (Error::Timeout, append, row(DeadlineExceeded, "REDIS_TIMEOUT", None)),
+            (Error::Timeout, list, row(DeadlineExceeded, "REDIS_TIMEOUT", None)),
+            (Error::Unknown, append, row(Unknown, "OUTCOME_UNKNOWN", None)),
+            (Error::Unknown, list, unavailable()),
+            (Error::Protocol("RPUSH"), append, row(Unknown, "OUTCOME_UNKNOWN", None)),
+            (Error::Protocol("LRANGE"), list, row(Internal, "REDIS_ERROR", None)),
+            (
+                Error::Overloaded,
+                append,
+                row(ResourceExhausted, "OVERLOADED", Some(100)),
+            ),
+            (
+                Error::Reply(Reply::WrongType),
+                append,
+                row(FailedPrecondition, "WRONG_TYPE", None),
+            ),
+            (
+                Error::Reply(Reply::OutOfMemory),
+                append,
+                row(ResourceExhausted, "REDIS_OUT_OF_MEMORY", None),
+            ),
+            (
+                Error::Reply(Reply::Denied("RPUSH")),
+                append,
+                row(FailedPrecondition, "REDIS_DENIED", None),
+            ),
+            (
+                Error::Reply(Reply::Other("ERR".to_owned())),
+                append,
+                row(Internal, "REDIS_ERROR", None),
+            ),
+        ];
+        for (error, method, expected) in cases {
+            let status = redis(&error, EndpointName::BuildLogs, method);
+            assert_eq!(seen(&status), expected, "{error:?}, {}", method.name);
+            assert_eq!(metadata(&status, "endpoint").as_deref(), Some("build_logs"));
+            assert_eq!(metadata(&status, "pattern").as_deref(), Some("build_logs"));
+        }
+    }
+
+    #[test]
+    fn a_denied_command_is_named() {
+        let status = redis(
+            &Error::Reply(Reply::Denied("LRANGE")),
+            EndpointName::BuildLogs,
+            method("ListEntries"),
+        );
+        assert!(status.message().contains("LRANGE"), "{}", status.message());
+        assert_eq!(metadata(&status, "command").as_deref(), Some("LRANGE"));
+    }
+
+    #[test]
+    fn bad_input_names_the_field() {
+        let status = invalid("build_id", "must not be empty");
+        assert_eq!(seen(&status), row(Code::InvalidArgument, "INVALID_ARGUMENT", None));
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].field, "build_id");
+        assert_eq!(violations[0].description, "must not be empty");
+        assert_eq!(metadata(&status, "field").as_deref(), Some("build_id"));
+    }
+
+    #[test]
+    fn what_the_gateway_itself_refuses_has_its_row() {
+        let (append, tail) = (method("Append"), method("Tail"));
+        let status = not_configured(EndpointName::BuildLogs, append);
+        assert_eq!(seen(&status), row(Code::FailedPrecondition, "NOT_CONFIGURED", None));
+        assert_eq!(metadata(&status, "endpoint").as_deref(), Some("build_logs"));
+        assert_eq!(
+            seen(&overloaded(append)),
+            row(Code::ResourceExhausted, "OVERLOADED", Some(100))
+        );
+        assert_eq!(seen(&draining(tail)), row(Code::Unavailable, "DRAINING", Some(0)));
+        assert_eq!(
+            seen(&expired(append)),
+            row(Code::DeadlineExceeded, "REDIS_TIMEOUT", None)
+        );
+        assert_eq!(seen(&overdue(append)), row(Code::Unknown, "OUTCOME_UNKNOWN", None));
+        assert_eq!(seen(&overdue(tail)), row(Code::DeadlineExceeded, "REDIS_TIMEOUT", None));
+        assert_eq!(metadata(&overdue(append), "endpoint"), None);
+    }
+
+    #[test]
+    fn each_error_degrades_for_a_reason() {
+        let cases = [
+            (Error::Unavailable, DegradedReason::RedisUnavailable),
+            (
+                Error::Reply(Reply::NotServing("READONLY")),
+                DegradedReason::RedisUnavailable,
+            ),
+            (Error::Timeout, DegradedReason::RedisTimeout),
+            (Error::Unknown, DegradedReason::OutcomeUnknown),
+            (Error::Protocol("SET"), DegradedReason::OutcomeUnknown),
+            (Error::Overloaded, DegradedReason::Overloaded),
+            (Error::Reply(Reply::WrongType), DegradedReason::WrongType),
+            (Error::Reply(Reply::OutOfMemory), DegradedReason::RedisOutOfMemory),
+            (Error::Reply(Reply::Denied("GET")), DegradedReason::RedisDenied),
+        ];
+        for (error, reason) in cases {
+            assert_eq!(degraded(&error), reason, "{error:?}");
+        }
+    }
+}

@@ -1,7 +1,10 @@
-//! What the layers know about a call, handed to its handler in the request's extensions.
+//! What the layers know about a call, handed to its handler in the request's extensions, and what the handler tells them.
+
+use tonic::Request;
 
 use super::Method;
 use crate::deadline::Deadline;
+use crate::proto::DegradedReason;
 
 /// Who calls. Anonymous until callers are told apart by their certificates or tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +18,27 @@ pub enum Caller {
 pub struct Call {
     /// The method called.
     pub method: &'static Method,
-    /// By when the gateway answers: a margin before the caller's own deadline. None for a stream without one.
+    /// By when the gateway answers: a margin before the caller's own deadline. Always there for a unary method of the
+    /// table; None for a stream without one.
     pub deadline: Option<Deadline>,
     /// Who calls.
     pub caller: Caller,
 }
+
+impl Call {
+    /// The call that `request` belongs to.
+    ///
+    /// # Panics
+    /// If the request did not come through the layers.
+    pub fn of<T>(request: &Request<T>) -> Call {
+        // The outermost layer puts it into every request, and services are reached through the layers alone.
+        *request
+            .extensions()
+            .get::<Call>()
+            .expect("a request that came through the layers")
+    }
+}
+
+/// Put into a response's extensions by a handler whose answer is OK although Redis failed: it is counted by its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Degraded(pub DegradedReason);

@@ -3,5 +3,5 @@
 mod call;
 mod method;
 
-pub use call::{Call, Caller};
+pub use call::{Call, Caller, Degraded};
 pub use method::{METHODS, Method};
