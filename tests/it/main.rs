@@ -1,2 +1,3 @@
-#[test]
-fn placeholder() {}
+//! The one integration binary.
+
+mod invariants;
