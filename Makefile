@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs
+.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -58,6 +58,9 @@ bench: python-stubs ## Measures the gateway against a bare RPC and against Redis
 python-stubs: $(PYTHON) ## Makes .venv and the stubs that examples/python needs
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=examples/python --pyi_out=examples/python \
 	  --grpc_python_out=examples/python proto/redisgateway/v1/*.proto
+
+go-stubs: $(BUF) ## Makes the stubs that examples/go needs
+	$(BUF) generate --template examples/go/buf.gen.yaml -o examples/go
 
 $(PYTHON): examples/python/requirements.txt
 	@.ci/need python3
