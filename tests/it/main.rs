@@ -2,3 +2,6 @@
 
 mod harness;
 mod redis_faults;
+//! The one integration binary.
+
+mod invariants;

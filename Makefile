@@ -1,0 +1,72 @@
+# What people and CI type. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs
+
+BUF_VERSION := 1.75.0
+BUF := target/tools/node_modules/.bin/buf
+PYTHON := .venv/bin/python
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
+	@.ci/need cc redis-server
+	@exec cargo run --quiet --locked
+
+test: lint rust-tests quickstart ## Runs everything that judges a change
+
+rust-tests:
+	@.ci/need cc redis-server
+	cargo test --locked
+
+quickstart: ## Runs the README's first steps from start to end
+	@if .ci/need python3; then examples/quickstart.sh; else echo "not run: examples/quickstart.sh (no python3 with venv)"; fi
+
+lint: lint-rust lint-proto lint-python deny ## Runs what judges a change without running it
+
+lint-rust:
+	@.ci/need cc
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+lint-proto:
+	@if ! command -v npm >/dev/null; then echo "not run: buf (no npm to install it)"; \
+	elif ! $(MAKE) --no-print-directory $(BUF); then echo "not run: buf (npm could not install it)"; \
+	else set -x; $(BUF) lint; $(BUF) format --diff --exit-code; fi
+
+lint-python:
+	@if command -v python3 >/dev/null; \
+	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py benches/*.py; \
+	else echo "not run: python syntax (no python3)"; fi
+
+deny:
+	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
+	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
+
+soak: ## Runs the long proofs whole and prints their counts
+	@.ci/need cc redis-server
+	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
+
+bench: python-stubs ## Measures the gateway against a bare RPC and against Redis itself
+	@.ci/need cc redis-server redis-benchmark h2load
+	cargo build --locked --release --bin redis-gateway --example bare
+	$(PYTHON) benches/compare.py
+
+python-stubs: $(PYTHON) ## Makes .venv and the stubs that examples/python needs
+	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=examples/python --pyi_out=examples/python \
+	  --grpc_python_out=examples/python proto/redisgateway/v1/*.proto
+
+go-stubs: $(BUF) ## Makes the stubs that examples/go needs
+	$(BUF) generate --template examples/go/buf.gen.yaml -o examples/go
+
+$(PYTHON): examples/python/requirements.txt
+	@.ci/need python3
+	python3 -m venv .venv
+	$@ -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BUF):
+	npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$(BUF_VERSION)

@@ -1,0 +1,57 @@
+"""What the examples share: a channel, and retries as the proto allows them."""
+
+import os
+import time
+
+import grpc
+
+from redisgateway.v1 import build_logs_pb2, build_logs_pb2_grpc
+
+TARGET = os.environ.get("GATEWAY", "127.0.0.1:50051")
+TIMEOUT = 5.0  # seconds, for one attempt
+PATIENCE = 60.0  # seconds, for all attempts of one call
+
+# With these, the next attempt may fare better. Whether there may be one is up to the proto.
+TRANSIENT = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.CANCELLED,
+}
+
+
+class BuildLogs:
+    """Calls of redisgateway.v1.BuildLogs, repeated where the method's `idempotency_level` says that this is safe."""
+
+    def __init__(self, target=TARGET):
+        self.channel = grpc.insecure_channel(target)
+        self.stub = build_logs_pb2_grpc.BuildLogsStub(self.channel)
+        service = build_logs_pb2.DESCRIPTOR.services_by_name["BuildLogs"]
+        self.methods = service.methods_by_name
+
+    def call(self, method, request):
+        options = self.methods[method].GetOptions()
+        safe = options.idempotency_level != options.IDEMPOTENCY_UNKNOWN
+        give_up = time.monotonic() + PATIENCE
+        for wait in backoff():
+            try:
+                return getattr(self.stub, method)(request, timeout=TIMEOUT)
+            except grpc.RpcError as error:
+                if not (safe and error.code() in TRANSIENT and time.monotonic() + wait < give_up):
+                    raise
+            time.sleep(wait)
+
+
+def backoff():
+    """Waits between attempts, in seconds: 0.05 doubled up to 1."""
+    wait = 0.05
+    while True:
+        yield wait
+        wait = min(2 * wait, 1.0)
+
+
+def lines_of(path):
+    """The lines of a file, as text that protobuf and JSON take."""
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        return [line.rstrip("\n") for line in file]

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The README's first steps from start to end, beside whatever else runs here: a gateway of its own on sockets and data of its
+# own, the lines of a real build log appended, followed, and read back past the gateway; then Ctrl-C.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=.venv/bin/python
+build=quickstart
+here=$(mktemp -d)
+export REDIS_GATEWAY_EMBEDDED_DATA_DIR="$here/data"
+export REDIS_GATEWAY_GRPC_LISTEN="unix:$here/gateway.sock"
+export REDIS_GATEWAY_ADMIN_LISTEN=127.0.0.1:0
+export GATEWAY=$REDIS_GATEWAY_GRPC_LISTEN
+export REDIS_URL="unix://$here/data/redis.sock"
+
+clean() {
+  status=$?
+  # A group of its own, so that nothing started here outlives this script.
+  kill -TERM -- "-$gateway" 2>/dev/null || true
+  [ "$status" = 0 ] || cat "$here/gateway.log" >&2
+  rm -rf "$here"
+}
+
+make --no-print-directory python-stubs >/dev/null
+cargo build --quiet --locked
+
+set -m
+make run >"$here/gateway.log" 2>&1 &
+gateway=$!
+set +m
+trap clean EXIT
+
+timeout 30 "$python" examples/python/health.py
+timeout 30 "$python" examples/python/health.py redisgateway.v1.BuildLogs
+
+# A few thousand lines that a build of this project really wrote.
+CARGO_LOG=cargo::core::compiler::fingerprint=trace cargo build --locked -vv >"$here/build.log" 2>&1
+lines=$(wc -l <"$here/build.log")
+
+timeout 60 "$python" examples/python/tail.py "$build" --count "$lines" >"$here/tailed.log" &
+tail=$!
+timeout 60 "$python" examples/python/append.py "$build" "$here/build.log"
+wait "$tail"
+cmp "$here/build.log" "$here/tailed.log"
+echo "tail: $lines lines, equal to the file"
+timeout 30 "$python" examples/python/read.py "$build" --compare "$here/build.log"
+
+# Ctrl-C reaches all of a terminal's foreground group; both must be gone after it.
+kill -INT -- "-$gateway"
+wait "$gateway" || true
+if timeout 5 "$python" examples/python/read.py "$build" >/dev/null 2>&1; then
+  echo "error: redis-server outlived the gateway" >&2
+  exit 1
+fi
+echo "Ctrl-C: gateway and redis-server ended"
