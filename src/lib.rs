@@ -11,8 +11,11 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+pub mod cache;
 pub mod config;
 pub mod deadline;
+pub mod health;
+pub mod key;
 pub mod layer;
 pub mod redis;
 pub mod status;

@@ -37,6 +37,15 @@ impl Call {
             .get::<Call>()
             .expect("a request that came through the layers")
     }
+
+    /// The deadline of a unary call.
+    ///
+    /// # Panics
+    /// If the method streams.
+    pub fn due(&self) -> Deadline {
+        // A layer gives every unary call one; see the field.
+        self.deadline.expect("the deadline of a unary call")
+    }
 }
 
 /// Put into a response's extensions by a handler whose answer is OK although Redis failed: it is counted by its reason.

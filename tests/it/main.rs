@@ -1,7 +1,5 @@
-//! The gateway on real Redis, through its RPCs and below them.
+//! The one integration binary: the gateway on real Redis, through its RPCs and below them.
 
 mod harness;
-mod redis_faults;
-//! The one integration binary.
-
 mod invariants;
+mod redis_faults;

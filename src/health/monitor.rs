@@ -1,0 +1,157 @@
+//! Follows the endpoints and tells who asks: `grpc.health.v1` for services, a list of what is missing for readiness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::store;
+use crate::config::EndpointName;
+use crate::redis::{Endpoint, State};
+
+/// Between two checks of an endpoint that is written to. What a probe sees is known at once; this finds a server that
+/// answers and cannot be written to.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The health service's name for "ready for traffic", beside the services' own names and "" for the process.
+const READINESS: &str = "readiness";
+
+/// An endpoint and the services that stand on it.
+pub struct Followed {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Full names of its services, such as `redisgateway.v1.Cache`.
+    pub services: Vec<&'static str>,
+    /// Whether health is checked by writing, as the contract wants it of build logs.
+    pub check_write: bool,
+}
+
+/// The health of all services. Its tasks end when it is dropped.
+pub struct Monitor {
+    telling: Telling,
+    names: Vec<&'static str>,
+    tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Where news goes.
+#[derive(Clone)]
+struct Telling {
+    reporter: HealthReporter,
+    /// The endpoints that readiness waits for.
+    missing: Arc<watch::Sender<Vec<&'static str>>>,
+    required: Arc<[EndpointName]>,
+}
+
+impl Monitor {
+    /// Follows endpoints. `services` are the full names of all services, of which those without an endpoint never serve;
+    /// readiness waits for the endpoints named in `required`.
+    pub async fn start(
+        reporter: HealthReporter,
+        services: Vec<&'static str>,
+        followed: Vec<Followed>,
+        required: &[EndpointName],
+    ) -> Self {
+        let missing = required.iter().map(|name| name.as_str()).collect();
+        let telling = Telling {
+            reporter,
+            missing: Arc::new(watch::channel(missing).0),
+            required: required.into(),
+        };
+        telling.serving("", true).await;
+        telling.serving(READINESS, required.is_empty()).await;
+        for name in &services {
+            telling.serving(name, false).await;
+        }
+        let follow = |followed| AbortOnDropHandle::new(tokio::spawn(follow(followed, telling.clone())));
+        let tasks = followed.into_iter().map(follow).collect();
+        Monitor {
+            telling,
+            names: services,
+            tasks,
+        }
+    }
+
+    /// The names of the endpoints without which the gateway is not ready.
+    pub fn missing(&self) -> watch::Receiver<Vec<&'static str>> {
+        self.telling.missing.subscribe()
+    }
+
+    /// Says NOT_SERVING for everything, for good: the gateway is about to end.
+    pub async fn shut_down(&mut self) {
+        self.tasks.clear();
+        self.telling.missing.send_replace(vec!["draining"]);
+        for name in self.names.iter().copied().chain(["", READINESS]) {
+            self.telling.serving(name, false).await;
+        }
+    }
+}
+
+impl Telling {
+    async fn serving(&self, service: &str, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        self.reporter.set_service_status(service, status).await;
+    }
+
+    async fn endpoint(&self, name: EndpointName, serving: bool) {
+        if !self.required.contains(&name) {
+            return;
+        }
+        self.missing.send_modify(|missing| {
+            missing.retain(|known| *known != name.as_str());
+            if !serving {
+                missing.push(name.as_str());
+            }
+        });
+        let ready = self.missing.borrow().is_empty();
+        self.serving(READINESS, ready).await;
+    }
+}
+
+async fn follow(followed: Followed, telling: Telling) {
+    let Followed {
+        endpoint,
+        services,
+        check_write,
+    } = followed;
+    let mut state = endpoint.state();
+    let mut known = None;
+    loop {
+        let seen = *state.borrow_and_update();
+        let serving = match seen {
+            State::Up if check_write => Some(writable(&endpoint).await),
+            State::Up => Some(true),
+            State::Down => Some(false),
+            // For a moment only: what was known still holds.
+            State::Connecting => known,
+        };
+        if let Some(serving) = serving.filter(|_| serving != known) {
+            known = Some(serving);
+            tracing::info!(endpoint = endpoint.name().as_str(), serving, "health changed");
+            for service in &services {
+                telling.serving(service, serving).await;
+            }
+            telling.endpoint(endpoint.name(), serving).await;
+        }
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(CHECK_INTERVAL), if check_write && seen == State::Up => {}
+        }
+    }
+}
+
+async fn writable(endpoint: &Endpoint) -> bool {
+    match store::check_write(endpoint).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(endpoint = endpoint.name().as_str(), %error, "cannot be written to");
+            false
+        }
+    }
+}
