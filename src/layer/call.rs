@@ -46,6 +46,18 @@ impl Call {
         // A layer gives every unary call one; see the field.
         self.deadline.expect("the deadline of a unary call")
     }
+
+    /// The call as the layers see it.
+    pub(super) fn in_request<A>(request: &http::Request<A>) -> &Call {
+        // The outermost layer has put it there.
+        request.extensions().get().expect("the outermost layer's call")
+    }
+
+    /// The call, for the layer that knows more about it.
+    pub(super) fn in_request_mut<A>(request: &mut http::Request<A>) -> &mut Call {
+        // The outermost layer has put it there.
+        request.extensions_mut().get_mut().expect("the outermost layer's call")
+    }
 }
 
 /// Put into a response's extensions by a handler whose answer is OK although Redis failed: it is counted by its reason.

@@ -1,4 +1,4 @@
-//! The methods of the API, as their options in the proto describe them.
+//! The methods of the API, as their options in the proto describe them, and what else is served beside them.
 
 /// One RPC method. The table is made from `proto/` at build time.
 #[derive(Debug)]
@@ -17,4 +17,52 @@ pub struct Method {
     pub streaming: bool,
 }
 
+impl Method {
+    /// Whether it is one of [`METHODS`], and not served for operators and tools.
+    pub fn is_api(&self) -> bool {
+        self.path.starts_with("/redisgateway.")
+    }
+}
+
 include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
+/// Health and reflection, which other crates serve.
+pub(super) static OTHERS: &[Method] = &[
+    health("/grpc.health.v1.Health/Check", "Check", false),
+    health("/grpc.health.v1.Health/List", "List", false),
+    health("/grpc.health.v1.Health/Watch", "Watch", true),
+    reflection("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+    reflection("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+];
+
+/// Whatever else is called: names that callers make up must not become labels.
+pub(super) static UNKNOWN: Method = Method {
+    path: "/unknown/unknown",
+    service: "unknown",
+    name: "unknown",
+    pattern: "unknown",
+    retry_safe: true,
+    streaming: false,
+};
+
+const fn health(path: &'static str, name: &'static str, streaming: bool) -> Method {
+    Method {
+        path,
+        service: "grpc.health.v1",
+        name,
+        pattern: "health",
+        retry_safe: true,
+        streaming,
+    }
+}
+
+const fn reflection(path: &'static str) -> Method {
+    Method {
+        path,
+        service: "grpc.reflection",
+        name: "ServerReflectionInfo",
+        pattern: "reflection",
+        retry_safe: true,
+        streaming: true,
+    }
+}
