@@ -11,6 +11,7 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+pub mod admin;
 pub mod cache;
 pub mod config;
 pub mod deadline;
@@ -19,3 +20,4 @@ pub mod key;
 pub mod layer;
 pub mod redis;
 pub mod status;
+pub mod telemetry;
