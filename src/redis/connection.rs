@@ -26,7 +26,7 @@ use crate::deadline::Deadline;
 const MESSAGE_BUFFER: usize = 16_384;
 
 /// How often replies are looked at again after an error reply to `SUBSCRIBE` has shifted them by one. They fall into place as
-/// soon as one comes in that nobody waits for, as a rule before the first look.
+/// soon as one comes in that nobody waits for, so nothing is asked meanwhile: for 1 ms, then twice as long each time.
 const RESYNC_ATTEMPTS: u32 = 8;
 
 /// What kind of connection is wanted.
@@ -198,7 +198,8 @@ impl Connection {
             Err(Error::Reply(Reply::Denied(_))) => {}
             Err(error) => return Err(error),
         }
-        for _ in 0..RESYNC_ATTEMPTS {
+        for attempt in 0..RESYNC_ATTEMPTS {
+            tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
             if self.echoes(deadline).await? {
                 return Err(denied);
             }

@@ -50,7 +50,7 @@ impl Ledger {
             );
         }
         let mut counts = Counts::default();
-        let mut last = None;
+        let mut latest = None;
         for (number, told) in self.0.iter().enumerate() {
             let place = places.remove(&number);
             match told {
@@ -61,10 +61,10 @@ impl Ledger {
                         "{list}: entry {number} was acknowledged and is missing"
                     );
                     assert!(
-                        place > last,
+                        place > latest,
                         "{list}: entry {number} stands before one that was acknowledged earlier"
                     );
-                    last = place;
+                    latest = place;
                 }
                 Told::NotExecuted => {
                     counts.not_executed += 1;

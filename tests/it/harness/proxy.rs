@@ -84,7 +84,7 @@ impl Rules {
 
 impl Proxy {
     /// A proxy on a port of its own.
-    pub(crate) async fn new(upstream: SocketAddr) -> Self {
+    pub(crate) fn new(upstream: SocketAddr) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let rules = Rules {
             refuse: false,
@@ -321,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn modes_do_what_they_say() {
         let server = RedisServer::new().start().await;
-        let proxy = Proxy::new(server.addr()).await;
+        let proxy = Proxy::new(server.addr());
 
         let mut passing = client(&proxy).await.unwrap();
         assert_eq!(increment(&mut passing).await.unwrap(), 1);
@@ -358,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn swallowed_commands_ran() {
         let server = RedisServer::new().start().await;
-        let proxy = Proxy::new(server.addr()).await;
+        let proxy = Proxy::new(server.addr());
         let mut first = client(&proxy).await.unwrap();
         let (answer, swallowed) = tokio::join!(
             async {
@@ -376,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn refuses_and_takes_again() {
         let server = RedisServer::new().start().await;
-        let proxy = Proxy::new(server.addr()).await;
+        let proxy = Proxy::new(server.addr());
         let mut open = client(&proxy).await.unwrap();
         proxy.refuse(true).await;
         assert!(client(&proxy).await.is_err());

@@ -24,6 +24,10 @@ impl MachineLag {
             stop: Arc::default(),
         };
         let (worst_us, stop) = (lag.worst_us.clone(), lag.stop.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the thread does nothing else: its lateness is what is measured"
+        )]
         thread::spawn(move || {
             let nap = Duration::from_millis(2);
             while !stop.load(Relaxed) {

@@ -63,7 +63,7 @@ async fn pop_ends_by_its_deadline() {
     let _one = heavy().await;
     let lag = MachineLag::watch();
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let endpoint = serving(&at(proxy.addr())).await;
     let mut blocking = endpoint.blocking();
 

@@ -82,7 +82,7 @@ impl Load {
 async fn replaced(mode: Mode, callers: usize, size: usize) {
     let _one = heavy().await;
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let endpoint = serving(&at(proxy.addr())).await;
     for round in 0..if soak() { 30 } else { 3 } {
         let lag = MachineLag::watch();
@@ -146,7 +146,7 @@ async fn dead_connection_replaced_with_full_socket_buffer() {
 #[tokio::test]
 async fn dead_connection_replaced_when_idle() {
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let endpoint = serving(&at(proxy.addr())).await;
     proxy.set_open(Mode::BlackHole);
     eventually("a second connection", async || proxy.accepted() == 2).await;
@@ -188,7 +188,7 @@ async fn open_breaker_refuses_within_milliseconds() {
     let _one = heavy().await;
     let lag = MachineLag::watch();
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let endpoint = serving(&at(proxy.addr())).await;
     // A server that takes connections and never answers is as much down as one that is not there.
     proxy.set(Mode::BlackHole);
@@ -211,7 +211,7 @@ async fn one_endpoint_down_leaves_the_others_alone() {
     let _one = heavy().await;
     let lag = MachineLag::watch();
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let silent = serving(&at(proxy.addr())).await;
     let healthy = serving(&at(server.addr())).await;
     proxy.set(Mode::Stall);
@@ -240,7 +240,7 @@ async fn one_endpoint_down_leaves_the_others_alone() {
 #[tokio::test]
 async fn too_many_in_flight_are_refused_at_once() {
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let mut config = endpoint(at(proxy.addr()).server);
     config.max_in_flight = 10;
     let endpoint = serving(&config).await;

@@ -88,7 +88,7 @@ async fn password_file_is_read_again() {
         .user("gateway", "on >first ~* &* +@all")
         .start()
         .await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "first\n").unwrap();

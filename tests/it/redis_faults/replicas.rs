@@ -32,7 +32,7 @@ async fn replica_down_falls_back() {
     let lag = MachineLag::watch();
     let primary = RedisServer::new().start().await;
     let mut replica = RedisServer::new().replica_of(&primary).start().await;
-    let proxy = Proxy::new(replica.addr()).await;
+    let proxy = Proxy::new(replica.addr());
     let mut config = at(primary.addr());
     config.replicas = vec![at(proxy.addr()).server];
     primary.run::<()>(&["SET", "key", "value"]).await;

@@ -102,7 +102,7 @@ async fn subscribe_times_out_on_a_silent_server() {
     let _one = heavy().await;
     let lag = MachineLag::watch();
     let server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let endpoint = serving(&at(proxy.addr())).await;
     for (mode, connected) in [(Mode::BlackHole, false), (Mode::BlackHole, true), (Mode::Stall, true)] {
         let subscriber = endpoint.subscriber();
@@ -131,7 +131,7 @@ async fn subscribe_times_out_on_a_silent_server() {
 #[tokio::test]
 async fn gap_told_after_reconnect() {
     let mut server = RedisServer::new().start().await;
-    let proxy = Proxy::new(server.addr()).await;
+    let proxy = Proxy::new(server.addr());
     let endpoint = serving(&at(proxy.addr())).await;
     let subscriber = endpoint.subscriber();
     for name in ["a", "b"] {
