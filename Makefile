@@ -13,22 +13,24 @@ help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
-	@.ci/need cc redis-server
+	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
 test: lint rust-tests quickstart ## Runs everything that judges a change
 
 rust-tests:
-	@.ci/need cc redis-server
+	@.ci/need cargo cc redis-server
 	cargo test --locked
 
 quickstart: ## Runs the README's first steps from start to end
-	@if .ci/need python3; then examples/quickstart.sh; else echo "not run: examples/quickstart.sh (no python3 with venv)"; fi
+	@.ci/need cargo cc redis-server
+	@if $(MAKE) --no-print-directory python-stubs; then examples/quickstart.sh; \
+	else echo "not run: examples/quickstart.sh (no python3 with venv and pip)"; fi
 
 lint: lint-rust lint-proto lint-python deny ## Runs what judges a change without running it
 
 lint-rust:
-	@.ci/need cc
+	@.ci/need cargo cc
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
@@ -47,25 +49,25 @@ deny:
 	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
 
 soak: ## Runs the long proofs whole and prints their counts
-	@.ci/need cc redis-server
+	@.ci/need cargo cc redis-server
 	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
 
 bench: python-stubs ## Measures the gateway against a bare RPC and against Redis itself
-	@.ci/need cc redis-server redis-benchmark h2load
+	@.ci/need cargo cc redis-server redis-benchmark h2load
 	cargo build --locked --release --bin redis-gateway --example bare
 	$(PYTHON) benches/compare.py
 
-python-stubs: $(PYTHON) ## Makes .venv and the stubs that examples/python needs
+python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python needs
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=examples/python --pyi_out=examples/python \
 	  --grpc_python_out=examples/python proto/redisgateway/v1/*.proto
 
 go-stubs: $(BUF) ## Makes the stubs that examples/go needs
 	$(BUF) generate --template examples/go/buf.gen.yaml -o examples/go
 
-$(PYTHON): examples/python/requirements.txt
+.venv/installed: examples/python/requirements.txt
 	@.ci/need python3
 	python3 -m venv .venv
-	$@ -m pip install --quiet --disable-pip-version-check -r $<
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(BUF):

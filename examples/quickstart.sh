@@ -45,6 +45,12 @@ cmp "$here/build.log" "$here/tailed.log"
 echo "tail: $lines lines, equal to the file"
 timeout 30 "$python" examples/python/read.py "$build" --compare "$here/build.log"
 
+if command -v go >/dev/null && make --no-print-directory go-stubs >/dev/null; then
+  (cd examples/go && timeout 120 go run .)
+else
+  echo "not run: examples/go (no go, or no buf to make its stubs)"
+fi
+
 # Ctrl-C reaches all of a terminal's foreground group; both must be gone after it.
 kill -INT -- "-$gateway"
 wait "$gateway" || true

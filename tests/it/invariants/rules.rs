@@ -28,10 +28,10 @@ const KEY_PARTS: &[&str] = &[
     "\"_health",
 ];
 
-/// Commands that change nothing, so that a function in `command.rs` may call them `Repeatable`.
+/// Commands that change no data, so that a function in `command.rs` may call them `Repeatable`.
 const READS: &[&str] = &[
-    "ECHO", "EXISTS", "GET", "HGETALL", "INFO", "LLEN", "LRANGE", "MGET", "PING", "PTTL", "ROLE", "SCAN", "SCRIPT",
-    "TIME", "TTL",
+    "CLIENT", "ECHO", "EXISTS", "GET", "HGETALL", "INFO", "LLEN", "LRANGE", "MGET", "PING", "PTTL", "ROLE", "SCAN",
+    "SCRIPT", "TIME", "TTL",
 ];
 
 const MAX_LINES: usize = 400;
