@@ -13,6 +13,8 @@ pub mod proto {
 
 pub mod config;
 pub mod deadline;
+pub mod json;
+pub mod key;
 pub mod layer;
 pub mod redis;
 pub mod status;
