@@ -1,35 +1,53 @@
-//! Checks of what callers name: parts of keys, and how many of them.
+//! Parts of key names that come from callers.
 
-use tonic::Status;
+/// Why a key part was refused. Never quotes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It has no bytes.
+    #[error("must not be empty")]
+    Empty,
+    /// It holds a NUL byte.
+    #[error("must not contain a nul byte")]
+    Nul,
+    /// It is longer than the bound.
+    #[error("must be at most {max} bytes, not {len}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The bound in bytes.
+        max: usize,
+    },
+}
 
-use crate::status;
-
-/// Checks a key or a part of one: not empty, no NUL, at most `max` bytes. `field` is its name in the proto.
-pub fn check(field: &str, key: &str, max: usize) -> Result<(), Status> {
-    if key.is_empty() {
-        return Err(status::invalid(field, "must not be empty"));
+/// Checks a part of a key name: not empty, no NUL, at most `max` bytes.
+pub fn check(part: impl AsRef<[u8]>, max: usize) -> Result<(), Error> {
+    let part = part.as_ref();
+    if part.is_empty() {
+        return Err(Error::Empty);
     }
-    if key.len() > max {
-        return Err(status::invalid(
-            field,
-            format!("must have at most {max} bytes, has {}", key.len()),
-        ));
+    if part.len() > max {
+        return Err(Error::TooLong { len: part.len(), max });
     }
-    // Redis takes it, much of what else meets a key does not.
-    if key.as_bytes().contains(&0) {
-        return Err(status::invalid(field, "must not contain a NUL"));
+    if part.contains(&0) {
+        return Err(Error::Nul);
     }
     Ok(())
 }
 
-/// Checks how many items a call carries: from 1 to `max`.
-pub fn check_count(field: &str, count: usize, max: usize) -> Result<(), Status> {
-    match count {
-        0 => Err(status::invalid(field, "must not be empty")),
-        _ if count > max => Err(status::invalid(
-            field,
-            format!("must have at most {max} items, has {count}"),
-        )),
-        _ => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_no_key_should_have() {
+        assert_eq!(check("", 4), Err(Error::Empty));
+        assert_eq!(check("a\0b", 4), Err(Error::Nul));
+        assert_eq!(check("abcde", 4), Err(Error::TooLong { len: 5, max: 4 }));
+        assert_eq!(check("abcd", 4), Ok(()));
+        assert_eq!(check("é/*", 4), Ok(()));
+        assert_eq!(
+            check("abcde", 4).unwrap_err().to_string(),
+            "must be at most 4 bytes, not 5"
+        );
     }
 }

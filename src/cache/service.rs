@@ -89,7 +89,7 @@ impl Cache for Service {
     ) -> Result<Response<CacheBatchSetResponse>, Status> {
         let call = Call::of(&request);
         let items = request.into_inner().items;
-        key::check_count("items", items.len(), MAX_BATCH)?;
+        check_count("items", items.len())?;
         let items: Vec<Item> = items
             .into_iter()
             .enumerate()
@@ -130,16 +130,26 @@ impl Cache for Service {
 }
 
 fn parse_key(field: &str, key: String) -> Result<Bytes, Status> {
-    key::check(field, &key, MAX_KEY)?;
+    key::check(&key, MAX_KEY).map_err(|error| status::invalid(field, error.to_string()))?;
     Ok(Bytes::from(key))
 }
 
 fn parse_keys(keys: Vec<String>) -> Result<Vec<Bytes>, Status> {
-    key::check_count("keys", keys.len(), MAX_BATCH)?;
+    check_count("keys", keys.len())?;
     keys.into_iter()
         .enumerate()
         .map(|(n, key)| parse_key(&format!("keys[{n}]"), key))
         .collect()
+}
+
+fn check_count(field: &str, count: usize) -> Result<(), Status> {
+    if (1..=MAX_BATCH).contains(&count) {
+        return Ok(());
+    }
+    Err(status::invalid(
+        field,
+        format!("must have from 1 to {MAX_BATCH} items, not {count}"),
+    ))
 }
 
 fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {

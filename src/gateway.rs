@@ -1,0 +1,236 @@
+//! The only place that knows all parts. No logic: it makes them, joins them, and ends them in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::{Config, EndpointName, Listen};
+use crate::health::{Followed, Monitor};
+use crate::proto::build_logs_server::SERVICE_NAME as BUILD_LOGS;
+use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
+use crate::redis::Endpoint;
+use crate::{admin, cache, layer, proto, redis};
+
+/// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// What a unary call gets that brings no deadline, where its pattern has no endpoint: it is refused at once anyway.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a gateway could not serve, or not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The gRPC server broke.
+    #[error("grpc server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// Reflection could not be made from the descriptors.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The admin server broke.
+    #[error("admin server: {0}")]
+    Admin(io::Error),
+}
+
+/// Where a gateway listens: bound before it runs, so that a port that is taken is told at once and tests can ask for any.
+pub struct Listeners {
+    grpc: Grpc,
+    admin: TcpListener,
+}
+
+enum Grpc {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listeners {
+    /// Binds what the configuration names. A Unix socket that nobody listens on any more is replaced.
+    pub async fn bind(config: &Config) -> io::Result<Self> {
+        let named = |what: &dyn std::fmt::Display, e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
+        let grpc = match &config.grpc.listen {
+            Listen::Tcp(addr) => Grpc::Tcp(TcpListener::bind(addr).await.map_err(|e| named(addr, e))?),
+            Listen::Unix(path) => {
+                remove_stale(path).await.map_err(|e| named(&path.display(), e))?;
+                let listener = UnixListener::bind(path).map_err(|e| named(&path.display(), e))?;
+                Grpc::Unix(listener, path.clone())
+            }
+        };
+        let admin = config.admin.listen;
+        Ok(Listeners {
+            grpc,
+            admin: TcpListener::bind(admin).await.map_err(|e| named(&admin, e))?,
+        })
+    }
+
+    /// Where gRPC listens, unless on a Unix socket.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        match &self.grpc {
+            Grpc::Tcp(listener) => listener.local_addr().ok(),
+            Grpc::Unix(..) => None,
+        }
+    }
+
+    /// Where the admin server listens.
+    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+}
+
+/// Serves until `shutdown`, then drains: readiness off, streams told to go elsewhere, calls in flight ended, then out.
+pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let registry = Registry::new();
+    let metrics = redis::Metrics::new(&registry);
+    let open = |name| {
+        config
+            .endpoints
+            .get(name)
+            .map(|endpoint| Endpoint::open(name, endpoint, &metrics))
+    };
+    let endpoints = EndpointName::ALL.map(open);
+    let endpoint_of = |name: EndpointName| endpoints.iter().flatten().find(|e| e.name() == name).cloned();
+
+    let (reporter, health_server) = tonic_health::server::health_reporter();
+    let followed = endpoints.iter().flatten().map(followed).collect();
+    let mut health = Monitor::start(reporter, vec![BUILD_LOGS, CACHE], followed, &config.readiness).await;
+
+    let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
+    let max = config.limits.max_request_bytes;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(CacheServer::new(cache).max_decoding_message_size(max))
+        .add_service(health_server)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+
+    let draining = CancellationToken::new();
+    let timeout = |pattern| {
+        let endpoint = EndpointName::ALL.into_iter().find(|name| name.as_str() == pattern);
+        // Patterns that have no endpoint of their own name are asked with the default of those that have.
+        endpoint
+            .and_then(&endpoint_of)
+            .map_or(DEFAULT_TIMEOUT, |endpoint| endpoint.command_timeout())
+    };
+    let stack = layer::stack(&config.limits, &config.telemetry, timeout, draining.clone(), &registry);
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(stack)
+        .add_routes(routes.routes());
+    let stop = CancellationToken::new();
+    let missing = health.missing();
+    let admin = admin::serve(
+        listeners.admin,
+        registry,
+        move || missing.borrow().clone(),
+        stop.clone().cancelled_owned(),
+    );
+    let admin = tokio::spawn(admin);
+    let drained = draining.clone().cancelled_owned();
+    let (grpc, socket) = match listeners.grpc {
+        Grpc::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            (
+                tokio::spawn(router.serve_with_incoming_shutdown(incoming, drained)),
+                None,
+            )
+        }
+        Grpc::Unix(listener, path) => {
+            let incoming = UnixListenerStream::new(listener);
+            (
+                tokio::spawn(router.serve_with_incoming_shutdown(incoming, drained)),
+                Some(path),
+            )
+        }
+    };
+    let mut grpc = grpc;
+    tokio::select! {
+        () = shutdown => {}
+        ended = &mut grpc => {
+            stop.cancel();
+            return flatten(ended);
+        }
+    }
+
+    tracing::info!("draining");
+    health.shut_down().await;
+    tokio::time::sleep(config.drain.delay).await;
+    draining.cancel();
+    let deadline = Instant::now() + config.drain.timeout;
+    let served = match tokio::time::timeout_at(deadline, &mut grpc).await {
+        Ok(ended) => flatten(ended),
+        Err(_) => {
+            tracing::warn!(timeout = ?config.drain.timeout, "calls were still in flight at the end of the drain");
+            grpc.abort();
+            Ok(())
+        }
+    };
+    for endpoint in endpoints.iter().flatten() {
+        // Changes whose callers are gone run to their end, which is never later than the endpoint's command timeout.
+        if tokio::time::timeout_at(deadline.max(Instant::now()), endpoint.settled())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                endpoint = endpoint.name().as_str(),
+                "changes were still in flight at the end of the drain"
+            );
+        }
+    }
+    if let Some(path) = socket {
+        // Whoever starts next replaces it anyway.
+        drop(tokio::fs::remove_file(path).await);
+    }
+    stop.cancel();
+    match admin.await {
+        Ok(result) => result.map_err(Error::Admin)?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+    tracing::info!("drained");
+    served
+}
+
+fn followed(endpoint: &Arc<Endpoint>) -> Followed {
+    let services = match endpoint.name() {
+        EndpointName::BuildLogs => vec![BUILD_LOGS],
+        EndpointName::Cache => vec![CACHE],
+        _ => Vec::new(),
+    };
+    Followed {
+        endpoint: endpoint.clone(),
+        services,
+        check_write: endpoint.name() == EndpointName::BuildLogs,
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn flatten(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(result) => Ok(result?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Removes a socket that nobody listens on; one that is listened on stays, and binding it fails.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match tokio::fs::metadata(path).await {
+        Ok(file) if file.file_type().is_socket() && tokio::net::UnixStream::connect(path).await.is_err() => {
+            tokio::fs::remove_file(path).await
+        }
+        _ => Ok(()),
+    }
+}
