@@ -4,7 +4,7 @@
 
 /// The generated types of package `redisgateway.v1`.
 pub mod proto {
-    #![allow(clippy::all, missing_docs)]
+    #![allow(clippy::all, clippy::pedantic, missing_docs)]
     tonic::include_proto!("redisgateway.v1");
 
     /// The compiled descriptors of all files in `proto/`, for reflection.
