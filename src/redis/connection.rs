@@ -13,6 +13,7 @@ use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerCon
 use fred::types::{ClusterHash, CustomCommand, Message, Resp3Frame, RespVersion, Value};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::command::{self, Command, Repeat};
 use super::error::{Error, Reply};
@@ -28,6 +29,10 @@ const MESSAGE_BUFFER: usize = 16_384;
 /// How often replies are looked at again after an error reply to `SUBSCRIBE` has shifted them by one. They fall into place as
 /// soon as one comes in that nobody waits for, so nothing is asked meanwhile: for 1 ms, then twice as long each time.
 const RESYNC_ATTEMPTS: u32 = 8;
+
+/// How often a call without a reply looks whether its connection is still there. One that was taken on in the moment in
+/// which the library ended stays with it for ever, and was never sent; being woken for that would cost every call a lock.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What kind of connection is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +63,10 @@ pub(super) enum ConnectError {
 enum Fault {
     /// It cannot have been executed.
     NotExecuted,
-    /// It may have been.
+    /// It may have been, and the connection is gone.
     Lost,
+    /// It may have been, and the deadline has passed.
+    Late,
 }
 
 /// A connection. Dropped with its last owner, whatever it is doing then.
@@ -93,7 +100,12 @@ impl Connection {
         });
         let connection = Connection { client, task, ended };
         let deadline = Deadline::within(config.connect_timeout);
-        match connection.ask(command::ping(), deadline).await {
+        let pong = tokio::select! {
+            biased;
+            pong = connection.ask(command::ping(), deadline) => pong,
+            () = connection.ended() => Err(Error::Unavailable),
+        };
+        match pong {
             Ok(_) => Ok(connection),
             Err(Error::Timeout) => Err(ConnectError::Silent(config.connect_timeout)),
             Err(Error::Unavailable) => {
@@ -117,27 +129,28 @@ impl Connection {
         let name = command.name;
         let custom = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
         let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
-        let reply = self.client.custom_raw(custom, args);
-        let mut ended = self.ended.clone();
-        let outcome = tokio::select! {
-            biased;
-            reply = reply => reply.map_err(|error| fault(&error)),
-            // Taken on after the library had answered all that was left: it would stay there for ever.
-            _ = ended.wait_for(Option::is_some) => Err(Fault::NotExecuted),
-            () = tokio::time::sleep_until(deadline.instant()) => {
-                return Err(if R::REPEATABLE { Error::Timeout } else { Error::Unknown });
+        let mut reply = std::pin::pin!(self.client.custom_raw(custom, args));
+        let outcome = loop {
+            let look = deadline.instant().min(Instant::now() + LOOK_AGAIN);
+            match tokio::time::timeout_at(look, &mut reply).await {
+                Ok(reply) => break reply.map_err(|error| fault(&error)),
+                Err(_) if self.has_ended() => break Err(Fault::NotExecuted),
+                Err(_) if deadline.instant() <= Instant::now() => break Err(Fault::Late),
+                Err(_) => {}
             }
         };
         match outcome {
             Ok(frame) => read(name, frame),
-            Err(Fault::Lost) if !R::REPEATABLE => Err(Error::Unknown),
+            Err(Fault::Lost | Fault::Late) if !R::REPEATABLE => Err(Error::Unknown),
+            Err(Fault::Late) => Err(Error::Timeout),
             Err(Fault::NotExecuted | Fault::Lost) => Err(Error::Unavailable),
         }
     }
 
     /// Whether the connection is gone, as far as is known.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.borrow().is_some()
+        // It changes once, and this receiver never takes note. One atomic read.
+        self.ended.has_changed().unwrap_or(true)
     }
 
     /// Waits until the connection is gone: closed by the other side, or broken.
