@@ -1,6 +1,29 @@
 //! Configuration: one struct a concern; every field says what too high and too low do.
 
+mod address;
+mod check;
+mod cli;
+mod draft;
+mod endpoint;
+mod form;
+mod load;
+mod problem;
+mod quay;
+mod resolve;
+mod setting;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use cli::{Action, action, command};
+pub use load::{Loaded, load};
+pub use problem::{Place, Position, Problem, Problems};
+pub use setting::Setting;
+pub use table::table;
 
 /// All that a gateway is told.
 #[derive(Debug, Clone)]
@@ -11,6 +34,8 @@ pub struct Config {
     pub admin: Admin,
     /// The Redis endpoints.
     pub endpoints: Endpoints,
+    /// The private server that the endpoints are on; only if none was configured.
+    pub embedded: Option<Embedded>,
     /// What the gateway takes on at once.
     pub limits: Limits,
     /// How builds' logs are kept and followed.
@@ -19,7 +44,8 @@ pub struct Config {
     pub drain: Drain,
     /// Logs and traces.
     pub telemetry: Telemetry,
-    /// The patterns whose endpoints must serve for the gateway to be ready, by their endpoints' names.
+    /// The endpoints that must serve for the gateway to be ready. Default none: one Redis that fails would take the
+    /// patterns on all others out with it.
     pub readiness: Vec<EndpointName>,
 }
 
@@ -47,7 +73,7 @@ pub struct Admin {
 }
 
 /// One of the Redis endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointName {
     /// Build logs and health.
     BuildLogs,
@@ -87,7 +113,7 @@ impl EndpointName {
     }
 }
 
-/// The endpoints, each configured on its own. What is missing is answered NOT_CONFIGURED.
+/// The endpoints, each configured on its own. What is missing is answered `NOT_CONFIGURED`.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
     /// See [`EndpointName::BuildLogs`].
@@ -115,6 +141,33 @@ impl Endpoints {
             EndpointName::Orchestrator => self.orchestrator.as_ref(),
             EndpointName::Locks => self.locks.as_ref(),
         }
+    }
+
+    fn slot(&mut self, name: EndpointName) -> &mut Option<Endpoint> {
+        match name {
+            EndpointName::BuildLogs => &mut self.build_logs,
+            EndpointName::UserEvents => &mut self.user_events,
+            EndpointName::PullMetrics => &mut self.pull_metrics,
+            EndpointName::Cache => &mut self.cache,
+            EndpointName::Orchestrator => &mut self.orchestrator,
+            EndpointName::Locks => &mut self.locks,
+        }
+    }
+}
+
+/// A private Redis server, for a first try, for development, for one small machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedded {
+    /// Absolute path of the folder with its data, its socket and its log; nobody else may read it.
+    pub data_dir: PathBuf,
+    /// The server's binary. None: `redis-server`, else `valkey-server`, from PATH.
+    pub server: Option<PathBuf>,
+}
+
+impl Embedded {
+    /// The socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.data_dir.join("redis.sock")
     }
 }
 

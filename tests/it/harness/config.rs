@@ -15,6 +15,7 @@ pub(crate) fn config() -> Config {
         },
         admin: Admin { listen: any_port },
         endpoints: Endpoints::default(),
+        embedded: None,
         limits: Limits {
             max_calls: 10_000,
             max_streams: 20_000,

@@ -1,0 +1,204 @@
+//! What values mean together: the draft becomes a configuration, or it is said what contradicts what.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf, absolute},
+};
+
+use super::{
+    Config, Embedded, EndpointName, Listen, Server,
+    address::SOCKET_PATH_MAX,
+    draft::{Draft, Ready},
+    endpoint::{Checks, configured},
+    load::{Chosen, Row},
+    problem::{Place, Problem},
+    setting::Raw,
+    source,
+    table::{setting, table},
+};
+
+/// Turns the draft into a configuration and the rows that explain it. With problems the configuration is of no use.
+pub(super) fn resolve(
+    mut draft: Draft,
+    mut chosen: Chosen,
+    env: &[(OsString, OsString)],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> (Config, Vec<Row>) {
+    let embedded = if EndpointName::ALL.into_iter().any(|name| configured(&chosen, name)) {
+        for key in ["embedded.data_dir", "embedded.server"] {
+            if let Some((_, given)) = chosen.get(key) {
+                warnings.push(given.problem(&given.place, "is not used, since endpoints are configured"));
+            }
+        }
+        None
+    } else {
+        embedded(&mut draft, &mut chosen, env, problems)
+    };
+    let mut config = draft.config;
+    config.embedded = embedded;
+    for (name, draft) in draft.endpoints {
+        if configured(&chosen, name) {
+            let checks = Checks {
+                name,
+                chosen: &mut chosen,
+                problems,
+                warnings,
+            };
+            *config.endpoints.slot(name) = checks.build(draft);
+        }
+    }
+    config.readiness = ready(&draft.readiness, &chosen, problems);
+    listening(&config, &chosen, problems, warnings);
+    let rows = rows(&config, &chosen);
+    (config, rows)
+}
+
+/// The private server, and the endpoints on its socket: all but locks, which live on that of user events.
+fn embedded(
+    draft: &mut Draft,
+    chosen: &mut Chosen,
+    env: &[(OsString, OsString)],
+    problems: &mut Vec<Problem>,
+) -> Option<Embedded> {
+    let place = chosen
+        .get("embedded.data_dir")
+        .map_or(Place::Default, |(_, given)| given.place.clone());
+    let mut problem = |what: String| {
+        problems.push(Problem::new(&place, format!("embedded.data_dir: {what}")));
+        None
+    };
+    let Some(data_dir) = draft.data_dir.take().or_else(|| default_data_dir(env)) else {
+        return problem(
+            "no endpoint is configured, and neither HOME nor XDG_DATA_HOME tells where to keep the embedded server's \
+             data: set this, or configure endpoints"
+                .into(),
+        );
+    };
+    let data_dir = match absolute(&data_dir) {
+        Ok(data_dir) => data_dir,
+        Err(e) => return problem(format!("{}: {e}", data_dir.display())),
+    };
+    let embedded = Embedded {
+        data_dir,
+        server: draft.server.take(),
+    };
+    let socket = embedded.socket();
+    let Some(text) = socket.to_str().filter(|text| text.len() <= SOCKET_PATH_MAX) else {
+        let what = format!(
+            "{} is no path for a socket: at most {SOCKET_PATH_MAX} bytes of UTF-8",
+            socket.display()
+        );
+        return problem(what);
+    };
+    for name in EndpointName::ALL
+        .into_iter()
+        .filter(|name| *name != EndpointName::Locks)
+    {
+        draft.endpoint(name).socket = Some(socket.clone());
+        if let Some(setting) = setting(&format!("endpoints.{}.socket", name.as_str())) {
+            chosen.insert(&setting.path, (setting, source::text(Place::Embedded, None, text)));
+        }
+    }
+    Some(embedded)
+}
+
+/// By the XDG base directory specification, where a relative path counts as none.
+fn default_data_dir(env: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let folder = |wanted: &str| {
+        let (_, value) = env.iter().find(|(name, _)| name == wanted)?;
+        Some(Path::new(value)).filter(|path| path.is_absolute())
+    };
+    let data = folder("XDG_DATA_HOME").map(Path::to_owned);
+    let data = data.or_else(|| folder("HOME").map(|home| home.join(".local/share")))?;
+    Some(data.join("redis-gateway"))
+}
+
+fn ready(readiness: &[Ready], chosen: &Chosen, problems: &mut Vec<Problem>) -> Vec<EndpointName> {
+    let there = |name: &EndpointName| configured(chosen, *name);
+    let mut names = Vec::new();
+    for (index, ready) in readiness.iter().enumerate() {
+        let mut problem = |what: String| {
+            if let Some((_, given)) = chosen.get("readiness") {
+                let place = match &given.raw {
+                    Raw::List(items) => items.get(index).map(|(_, place)| place),
+                    Raw::Text(_) => None,
+                };
+                problems.push(given.problem(place.unwrap_or(&given.place), &what));
+            }
+        };
+        match ready {
+            Ready::All | Ready::None if readiness.len() > 1 => {
+                problem("all and none stand alone: write one of them, or names".into());
+            }
+            Ready::None => {}
+            Ready::All => names.extend(EndpointName::ALL.into_iter().filter(there)),
+            Ready::Endpoint(name) if there(name) => names.push(*name),
+            Ready::Endpoint(EndpointName::Locks) => {
+                problem("locks have no endpoint of their own: name user_events, or configure endpoints.locks".into());
+            }
+            Ready::Endpoint(name) => {
+                let name = name.as_str();
+                problem(format!(
+                    "{name} is not configured: configure endpoints.{name}, or leave it out"
+                ));
+            }
+        }
+    }
+    names
+}
+
+fn listening(config: &Config, chosen: &Chosen, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    let place = |key| chosen.get(key).map_or(Place::Default, |(_, given)| given.place.clone());
+    let Listen::Tcp(grpc) = &config.grpc.listen else {
+        return;
+    };
+    if *grpc == config.admin.listen && grpc.port() != 0 {
+        let key = if chosen.contains_key("admin.listen") {
+            "admin.listen"
+        } else {
+            "grpc.listen"
+        };
+        let what = format!("{key}: grpc.listen and admin.listen are both {grpc}: give them different ports");
+        problems.push(Problem::new(&place(key), what));
+    }
+    if !grpc.ip().is_loopback() {
+        let what =
+            format!("grpc.listen: {grpc} takes calls from whoever can reach it, unencrypted and without identity");
+        warnings.push(Problem::new(&place("grpc.listen"), what));
+    }
+}
+
+/// Each setting that has a value, but not those of endpoints that are not configured.
+fn rows(config: &Config, chosen: &Chosen) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for setting in table() {
+        let path = setting.path.as_str();
+        let endpoint = setting.endpoint();
+        if endpoint.is_some_and(|name| !configured(chosen, name)) {
+            continue;
+        }
+        let server = endpoint.and_then(|name| Some(&config.endpoints.get(name)?.server));
+        let of_hosts = [".port", ".tls.enabled", ".tls.verify"]
+            .iter()
+            .any(|leaf| path.ends_with(leaf));
+        if of_hosts && matches!(server, Some(Server::Unix(_))) && !chosen.contains_key(path) {
+            continue;
+        }
+        let (value, place) = if let Some((setting, given)) = chosen.get(path) {
+            (setting.shown(&given.raw), given.place.clone())
+        } else if let Some(default) = setting.default {
+            (default.to_owned(), Place::Default)
+        } else if let ("embedded.data_dir", Some(embedded)) = (path, &config.embedded) {
+            (embedded.data_dir.display().to_string(), Place::Default)
+        } else {
+            continue;
+        };
+        rows.push(Row {
+            path: path.to_owned(),
+            value,
+            place,
+        });
+    }
+    rows
+}
