@@ -15,6 +15,7 @@ pub mod admin;
 pub mod cache;
 pub mod config;
 pub mod deadline;
+pub mod embedded;
 pub mod gateway;
 pub mod health;
 pub mod json;
