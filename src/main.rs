@@ -1,1 +1,138 @@
-fn main() {}
+//! The program: arguments, configuration, exit codes.
+
+use std::{
+    env,
+    error::Error,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use redis_gateway::{
+    config::{self, Action, Config, Listen, Loaded, Problem},
+    embedded,
+    gateway::{self, Listeners},
+    telemetry,
+};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// For arguments and configuration that are wrong.
+const MISCONFIGURED: u8 = 64;
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let matches = match config::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(e) => {
+            // Nobody is there to read it: nothing else to do about that.
+            let _ = e.print();
+            return if e.use_stderr() {
+                MISCONFIGURED.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match (config::load(&matches, env::vars_os()), config::action(&matches)) {
+        (Err(problems), _) => {
+            eprintln!("{problems}");
+            MISCONFIGURED.into()
+        }
+        (Ok(loaded), Action::Check) => {
+            let _ = write!(io::stdout(), "{loaded}");
+            ExitCode::SUCCESS
+        }
+        (Ok(loaded), Action::Serve) => match serve(loaded) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("redis-gateway: {e}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, and drains; a second SIGINT ends it at once.
+fn serve(loaded: Loaded) -> Result<(), AnyError> {
+    let Loaded { config, warnings, .. } = loaded;
+    let runtime = Runtime::new()?;
+    let served = runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = CancellationToken::new();
+        let interrupted = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stop.cancel();
+            interrupt.recv().await
+        };
+        tokio::select! {
+            served = run(config, &warnings, stop.clone()) => served,
+            _ = interrupted => Err("interrupted before the end of the drain".into()),
+        }
+    });
+    // What a second SIGINT cut short is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+async fn run(config: Config, warnings: &[Problem], stop: CancellationToken) -> Result<(), AnyError> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let listeners = Listeners::bind(&config).await?;
+    let embedded = match &config.embedded {
+        None => None,
+        Some(settings) => tokio::select! {
+            embedded = embedded::start(settings) => Some(embedded?),
+            // Dropped on its way, it ends by itself.
+            () = stop.cancelled() => return Ok(()),
+        },
+    };
+    announce(&config, &listeners)?;
+    let served = gateway::run(config, listeners, stop.cancelled_owned()).await;
+    // Last, since calls need it to the end of the drain.
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    telemetry.shutdown().await;
+    Ok(served?)
+}
+
+/// Says where the gateway listens, and to people what to type next.
+fn announce(config: &Config, listeners: &Listeners) -> io::Result<()> {
+    let admin = listeners.admin_addr()?;
+    let grpc = match (&config.grpc.listen, listeners.grpc_addr()) {
+        (Listen::Unix(path), _) => format!("unix:{}", path.display()),
+        (Listen::Tcp(_), Some(addr)) => addr.to_string(),
+        (Listen::Tcp(addr), None) => addr.to_string(),
+    };
+    tracing::info!(%grpc, %admin, "listening");
+    let mut out = io::stdout();
+    if config.embedded.is_none() && !out.is_terminal() {
+        return Ok(());
+    }
+    // An address to listen on that means all of them is none to call.
+    let call = grpc.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    let redis = config.embedded.as_ref().map_or_else(String::new, |embedded| {
+        format!("  redis-cli -s {} ping\n", embedded.socket().display())
+    });
+    let python = format!("GATEWAY={call} .venv/bin/python examples/python");
+    let text = format!(
+        "\ngRPC on {grpc}, metrics on http://{admin}/metrics; Ctrl-C ends it\n\nNext, from a shell:\n  \
+         grpc_health_probe -addr={call}\n{redis}\nFrom Python, after `make python-stubs`:\n  {python}/append.py 1 \
+         build.log\n  {python}/tail.py 1\n\n"
+    );
+    // Whether or not someone reads it, calls are served.
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! The one integration binary: the gateway on real Redis, through its RPCs and below them.
 
+mod cli;
+mod embedded;
 mod harness;
 mod invariants;
 mod redis_faults;
