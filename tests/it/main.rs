@@ -3,3 +3,5 @@
 mod harness;
 mod invariants;
 mod redis_faults;
+mod replay;
+mod soak;
