@@ -18,10 +18,10 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::config::{Config, EndpointName, Listen};
 use crate::health::{Followed, Monitor};
-use crate::proto::build_logs_server::SERVICE_NAME as BUILD_LOGS;
+use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
 use crate::redis::Endpoint;
-use crate::{admin, cache, layer, proto, redis};
+use crate::{admin, build_logs, cache, layer, proto, redis};
 
 /// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -104,10 +104,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let followed = endpoints.iter().flatten().map(followed).collect();
     let mut health = Monitor::start(reporter, vec![BUILD_LOGS, CACHE], followed, &config.readiness).await;
 
+    let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
     let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
     let max = config.limits.max_request_bytes;
     let mut routes = Routes::builder();
     routes
+        .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
         .add_service(health_server)
         .add_service(reflection().build_v1()?)

@@ -12,6 +12,7 @@ pub mod proto {
 }
 
 pub mod admin;
+pub mod build_logs;
 pub mod cache;
 pub mod config;
 pub mod deadline;

@@ -112,14 +112,10 @@ fn push_unit(out: &mut Vec<u8>, unit: u16) {
         0x09 => b't',
         0x22 => b'"',
         0x5c => b'\\',
+        0x20..=0x7e => return out.extend(u8::try_from(unit)),
         _ => {
-            return match u8::try_from(unit) {
-                Ok(byte @ b' '..=b'~') => out.push(byte),
-                _ => {
-                    let digit = |shift: u16| DIGITS[usize::from(unit >> shift & 0xf)];
-                    out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
-                }
-            };
+            let digit = |shift: u16| DIGITS[usize::from(unit >> shift & 0xf)];
+            return out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
         }
     };
     out.extend_from_slice(&[b'\\', short]);

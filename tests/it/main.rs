@@ -5,3 +5,5 @@ mod embedded;
 mod harness;
 mod invariants;
 mod redis_faults;
+mod replay;
+mod soak;

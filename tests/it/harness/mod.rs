@@ -2,6 +2,7 @@
 
 mod certs;
 mod config;
+mod gateway;
 mod ledger;
 mod proxy;
 mod server;
@@ -18,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use certs::Certs;
 pub(crate) use config::{at, config, endpoint};
+pub(crate) use gateway::{Gateway, reason, told, within};
 pub(crate) use ledger::{Counts, Ledger, Told};
 pub(crate) use proxy::{Cut, Mode, Proxy};
 pub(crate) use server::{RedisServer, unused_port};
