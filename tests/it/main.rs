@@ -6,4 +6,5 @@ mod harness;
 mod invariants;
 mod redis_faults;
 mod replay;
+mod rpc_faults;
 mod soak;
