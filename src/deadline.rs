@@ -20,6 +20,7 @@ impl Deadline {
     }
 
     /// The earlier of this deadline and `timeout` from now.
+    #[must_use]
     pub fn capped(self, timeout: Duration) -> Self {
         self.min(Deadline::within(timeout))
     }

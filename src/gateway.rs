@@ -14,10 +14,13 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
 use tonic::transport::server::TcpIncoming;
+use tower::layer::util::Identity;
 
 use crate::config::{Config, EndpointName, Listen};
 use crate::health::{Followed, Monitor};
+use crate::layer::Stack;
 use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
 use crate::redis::Endpoint;
@@ -28,6 +31,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What a unary call gets that brings no deadline, where its pattern has no endpoint: it is refused at once anyway.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For answers of the admin server that are under way at the end.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a gateway could not serve, or not end well.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +55,35 @@ pub struct Listeners {
     admin: TcpListener,
 }
 
+/// The layers as the server holds them.
+type Layers = tower::layer::util::Stack<Stack, Identity>;
+
 enum Grpc {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+}
+
+impl Grpc {
+    async fn serve(self, grpc: Router<Layers>, drained: CancellationToken) -> Result<(), tonic::transport::Error> {
+        let drained = drained.cancelled_owned();
+        match self {
+            Grpc::Tcp(listener) => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                grpc.serve_with_incoming_shutdown(incoming, drained).await
+            }
+            Grpc::Unix(listener, _) => {
+                grpc.serve_with_incoming_shutdown(UnixListenerStream::new(listener), drained)
+                    .await
+            }
+        }
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Grpc::Tcp(_) => None,
+            Grpc::Unix(_, path) => Some(path.clone()),
+        }
+    }
 }
 
 impl Listeners {
@@ -107,8 +139,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
     let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
     let max = config.limits.max_request_bytes;
-    let mut routes = Routes::builder();
-    routes
+    let mut services = Routes::builder();
+    services
         .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
         .add_service(health_server)
@@ -127,34 +159,18 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .layer(stack)
-        .add_routes(routes.routes());
+        .add_routes(services.routes());
     let stop = CancellationToken::new();
     let missing = health.missing();
-    let admin = admin::serve(
+    let unready = move || missing.borrow().clone();
+    let admin = tokio::spawn(admin::serve(
         listeners.admin,
         registry,
-        move || missing.borrow().clone(),
+        unready,
         stop.clone().cancelled_owned(),
-    );
-    let admin = tokio::spawn(admin);
-    let drained = draining.clone().cancelled_owned();
-    let (grpc, socket) = match listeners.grpc {
-        Grpc::Tcp(listener) => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            (
-                tokio::spawn(router.serve_with_incoming_shutdown(incoming, drained)),
-                None,
-            )
-        }
-        Grpc::Unix(listener, path) => {
-            let incoming = UnixListenerStream::new(listener);
-            (
-                tokio::spawn(router.serve_with_incoming_shutdown(incoming, drained)),
-                Some(path),
-            )
-        }
-    };
-    let mut grpc = grpc;
+    ));
+    let socket = listeners.grpc.path();
+    let mut grpc = tokio::spawn(listeners.grpc.serve(router, draining.clone()));
     tokio::select! {
         () = shutdown => {}
         ended = &mut grpc => {
@@ -168,37 +184,37 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     tokio::time::sleep(config.drain.delay).await;
     draining.cancel();
     let deadline = Instant::now() + config.drain.timeout;
-    let served = match tokio::time::timeout_at(deadline, &mut grpc).await {
-        Ok(ended) => flatten(ended),
-        Err(_) => {
-            tracing::warn!(timeout = ?config.drain.timeout, "calls were still in flight at the end of the drain");
-            grpc.abort();
-            Ok(())
-        }
+    let served = if let Ok(ended) = tokio::time::timeout_at(deadline, &mut grpc).await {
+        flatten(ended)
+    } else {
+        tracing::warn!(timeout = ?config.drain.timeout, "calls were still in flight at the end of the drain");
+        grpc.abort();
+        Ok(())
     };
-    for endpoint in endpoints.iter().flatten() {
-        // Changes whose callers are gone run to their end, which is never later than the endpoint's command timeout.
-        if tokio::time::timeout_at(deadline.max(Instant::now()), endpoint.settled())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                endpoint = endpoint.name().as_str(),
-                "changes were still in flight at the end of the drain"
-            );
-        }
-    }
+    settle(&endpoints, deadline).await;
     if let Some(path) = socket {
         // Whoever starts next replaces it anyway.
         drop(tokio::fs::remove_file(path).await);
     }
     stop.cancel();
-    match admin.await {
-        Ok(result) => result.map_err(Error::Admin)?,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    // Who still reads metrics then is cut.
+    if let Ok(ended) = tokio::time::timeout(ADMIN_TIMEOUT, admin).await {
+        ended
+            .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+            .map_err(Error::Admin)?;
     }
     tracing::info!("drained");
     served
+}
+
+/// Waits for changes whose callers are gone: each runs to its end, never later than its endpoint's command timeout.
+async fn settle(endpoints: &[Option<Arc<Endpoint>>], deadline: Instant) {
+    for endpoint in endpoints.iter().flatten() {
+        if tokio::time::timeout_at(deadline, endpoint.settled()).await.is_err() {
+            let endpoint = endpoint.name().as_str();
+            tracing::warn!(endpoint, "changes were still in flight at the end of the drain");
+        }
+    }
 }
 
 fn followed(endpoint: &Arc<Endpoint>) -> Followed {

@@ -31,7 +31,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service on `endpoint`; without one every call is answered NOT_CONFIGURED.
+    /// A service on `endpoint`; without one every call is answered `NOT_CONFIGURED`.
     pub fn new(endpoint: Option<Arc<Endpoint>>) -> Self {
         Service {
             store: endpoint.map(Store::new),

@@ -79,7 +79,7 @@ impl Monitor {
         self.telling.missing.subscribe()
     }
 
-    /// Says NOT_SERVING for everything, for good: the gateway is about to end.
+    /// Says `NOT_SERVING` for everything, for good: the gateway is about to end.
     pub async fn shut_down(&mut self) {
         self.tasks.clear();
         self.telling.missing.send_replace(vec!["draining"]);

@@ -25,10 +25,9 @@ pub(super) async fn check_write(endpoint: &Endpoint) -> Result<(), Error> {
         .unwrap_or(Err(Error::Timeout))?;
     // The clock cannot be before 1970 on a machine that checks certificates; if it is, the check still holds.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = Bytes::from(format!(
-        "{:?}",
-        Duration::from_micros(now.as_micros() as u64).as_secs_f64()
-    ));
+    // In whole microseconds, as Python's clock has it.
+    let micros = Duration::new(now.as_secs(), now.subsec_micros() * 1_000);
+    let time = Bytes::from(format!("{:?}", micros.as_secs_f64()));
     connection
         .run(
             command::set(health_key(), time, Existing::Replace, None),

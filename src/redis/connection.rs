@@ -106,7 +106,8 @@ impl Connection {
             () = connection.ended() => Err(Error::Unavailable),
         };
         match pong {
-            Ok(_) => Ok(connection),
+            // A user without the right to PING is connected all the same.
+            Ok(_) | Err(Error::Reply(Reply::Denied(_))) => Ok(connection),
             Err(Error::Timeout) => Err(ConnectError::Silent(config.connect_timeout)),
             Err(Error::Unavailable) => {
                 connection.ended().await;
@@ -114,8 +115,6 @@ impl Connection {
                     connection.ended.borrow().clone().unwrap_or_default(),
                 ))
             }
-            // A user without the right to PING is connected all the same.
-            Err(Error::Reply(Reply::Denied(_))) => Ok(connection),
             Err(error) => Err(ConnectError::Refused(error)),
         }
     }

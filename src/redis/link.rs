@@ -146,7 +146,7 @@ impl Link {
         .inspect_err(|error: &Error| {
             self.shared
                 .metrics
-                .observe::<()>(started.elapsed(), &Err(error.clone()))
+                .observe::<()>(started.elapsed(), &Err(error.clone()));
         })?;
         self.shared.metrics.observe(started.elapsed(), &first);
         self.shared.metrics.observe(started.elapsed(), &second);
@@ -236,12 +236,11 @@ async fn supervise(shared: Arc<Shared>) {
         let attempt = connect(&shared, failures);
         tokio::pin!(attempt);
         // The breaker opens when the first attempt has failed or takes too long.
-        let connection = match tokio::time::timeout(RECONNECT_GRACE, &mut attempt).await {
-            Ok(connection) => connection,
-            Err(_) => {
-                shared.state.send_replace(State::Down);
-                attempt.await
-            }
+        let connection = if let Ok(connection) = tokio::time::timeout(RECONNECT_GRACE, &mut attempt).await {
+            connection
+        } else {
+            shared.state.send_replace(State::Down);
+            attempt.await
         };
         let Some(connection) = connection else {
             shared.state.send_replace(State::Down);
