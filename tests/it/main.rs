@@ -1,5 +1,6 @@
 //! The one integration binary: the gateway on real Redis, through its RPCs and below them.
 
+mod build_logs;
 mod cli;
 mod embedded;
 mod harness;
