@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis_gateway::{
-    config::{self, Password},
+    config::{self, EndpointName, Password},
     proto::{
         AppendRequest, CacheDeleteRequest, CacheGetRequest, CacheSetRequest, DegradedReason, GetStatusRequest,
         ListEntriesRequest, LogEntry, log_entry::Kind,
@@ -312,6 +312,33 @@ async fn starts_and_stays_up_without_redis() {
     drop((cache, logs));
     gateway.stop().await;
     eventually("no connection is left", async || server.connections().await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn operators_see_an_endpoint_go_and_come_back() {
+    let mut server = RedisServer::new().start().await;
+    let mut config = config();
+    config.endpoints.build_logs = Some(at(server.addr()));
+    config.readiness = vec![EndpointName::BuildLogs];
+    let gateway = Gateway::start(config).await;
+    for _ in 0..2 {
+        eventually("the gateway is ready", async || gateway.admin("/readyz").await.0 == 200).await;
+        server.kill();
+        eventually("the gateway is not ready", async || {
+            gateway.admin("/readyz").await.0 == 503
+        })
+        .await;
+        assert_eq!(
+            gateway.admin("/livez").await.0,
+            200,
+            "liveness does not depend on redis"
+        );
+        server.restart().await;
+    }
+    let (code, metrics) = gateway.admin("/metrics").await;
+    let lost = r#"connections_replaced_total{cause="lost",endpoint="build_logs",server="primary"} 2"#;
+    assert!(code == 200 && metrics.contains(lost), "{metrics}");
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use redis_gateway::{
     status::DOMAIN,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     runtime::{Builder, Runtime},
     sync::oneshot,
     task::JoinHandle,
@@ -58,9 +60,22 @@ impl Gateway {
         }
     }
 
-    /// Where the admin port is.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
+    /// Gets `path` from the admin port: the status code and the body.
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin)
+            .await
+            .expect("an admin port that is open");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let code = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .expect("a status code");
+        (code, body.to_owned())
     }
 
     /// A new connection.

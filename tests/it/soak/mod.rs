@@ -8,10 +8,7 @@ mod tail;
 use std::{fmt, time::Duration};
 
 use rand::{Rng as _, rngs::StdRng, seq::SliceRandom as _};
-use redis_gateway::{
-    config::Config,
-    proto::{LogEntry, log_entry::Kind},
-};
+use redis_gateway::proto::{LogEntry, log_entry::Kind};
 use tokio::time::sleep;
 
 use crate::harness::{Cut, Gateway, Proxy, RedisServer, at, config, eventually, soak};
@@ -27,9 +24,12 @@ impl Stand {
     async fn new() -> Self {
         let server = RedisServer::new().append_only().start().await;
         let proxy = Proxy::new(server.addr());
-        let mut config: Config = config();
-        config.endpoints.build_logs = Some(at(proxy.addr()));
-        config.endpoints.cache = Some(at(proxy.addr()));
+        let mut endpoint = at(proxy.addr());
+        // A connection that is cut soon after it was made is made again ever later: with the default, a long run mostly waits.
+        endpoint.reconnect_max_delay = Duration::from_millis(50);
+        let mut config = config();
+        config.endpoints.build_logs = Some(endpoint.clone());
+        config.endpoints.cache = Some(endpoint);
         Stand {
             gateway: Gateway::start(config).await,
             server,
