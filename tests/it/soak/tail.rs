@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
+use tonic::{Code, transport::Channel};
 
 use super::{Faults, Stand, numbers, standing};
 use crate::harness::{heavy, patience, seeded, within};
@@ -43,7 +43,14 @@ async fn tail(mut logs: BuildLogsClient<Channel>, build_id: String, wanted: Arc<
         start: 0,
         previous_entry: None,
     };
-    let mut stream = logs.tail(request).await.expect("a stream that opens").into_inner();
+    // Opening fails while Redis is away, as any other read.
+    let mut stream = loop {
+        match logs.tail(request.clone()).await {
+            Ok(stream) => break stream.into_inner(),
+            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{build_id}: {status}"),
+        }
+        sleep(Duration::from_millis(3)).await;
+    };
     let mut seen = Vec::new();
     let mut opened = false;
     while seen.len() < wanted.load(Relaxed) {
