@@ -4,6 +4,7 @@ mod certs;
 mod config;
 mod gateway;
 mod ledger;
+mod process;
 mod proxy;
 mod server;
 mod timing;
@@ -21,8 +22,9 @@ pub(crate) use certs::Certs;
 pub(crate) use config::{at, config, endpoint};
 pub(crate) use gateway::{Gateway, reason, told, within};
 pub(crate) use ledger::{Counts, Ledger, Told};
+pub(crate) use process::GatewayProcess;
 pub(crate) use proxy::{Cut, Mode, Proxy};
-pub(crate) use server::{RedisServer, unused_port};
+pub(crate) use server::{RedisServer, signal, unused_port};
 pub(crate) use timing::MachineLag;
 
 /// How long a condition may take to come true: 20 s, or `REDIS_GATEWAY_TEST_PATIENCE` in seconds for a slow machine.

@@ -220,9 +220,7 @@ impl RedisServer {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("a server that runs").id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(status.success(), "kill -s {name} {pid}: {status}");
+        signal(name, self.child.as_ref().expect("a server that runs").id());
     }
 
     async fn connect(&self, db: i64) -> redis::RedisResult<MultiplexedConnection> {
@@ -252,6 +250,15 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends a signal, by its name without `SIG`.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "kill -s {name} {pid}: {status}");
 }
 
 /// A port that nobody listens on, and that nobody's outgoing connection will take meanwhile: below the ephemeral range. Each

@@ -45,11 +45,12 @@ impl MachineLag {
         Duration::from_micros(self.worst_us.load(Relaxed))
     }
 
-    /// Panics if `what` took longer than `limit` and what the machine itself added at worst.
+    /// Panics if `what` took longer than `limit` and what the machine itself may have added: its worst, for each of the three
+    /// threads that a call goes through.
     pub(crate) fn assert_within(&self, what: &str, took: Duration, limit: Duration) {
         let lag = self.worst();
         assert!(
-            took <= limit + lag,
+            took <= limit + 3 * lag,
             "{what}: {took:?} instead of {limit:?} (the machine itself was late by {lag:?})"
         );
     }

@@ -25,10 +25,15 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// What a caller waits before it asks again after a failure.
 const PAUSE: Duration = Duration::from_millis(3);
 
-type Client = BuildLogsClient<Channel>;
+pub(super) type Client = BuildLogsClient<Channel>;
 
 /// Appends until told to stop, by plain appends of one to three entries.
-async fn append(mut logs: Client, build_id: String, stop: Arc<AtomicBool>, mut random: StdRng) -> (String, Ledger) {
+pub(super) async fn append(
+    mut logs: Client,
+    build_id: String,
+    stop: Arc<AtomicBool>,
+    mut random: StdRng,
+) -> (String, Ledger) {
     let mut ledger = Ledger::default();
     while !stop.load(Relaxed) {
         let count = random.random_range(1..=3);
@@ -52,7 +57,7 @@ async fn append(mut logs: Client, build_id: String, stop: Arc<AtomicBool>, mut r
 
 /// The same by compare-and-append, each asked again until it is acknowledged. Answers the log's length and how often it was
 /// asked again.
-async fn compare_and_append(
+pub(super) async fn compare_and_append(
     mut logs: Client,
     build_id: String,
     stop: Arc<AtomicBool>,

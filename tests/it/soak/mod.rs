@@ -2,6 +2,7 @@
 //! they counted.
 
 mod appends;
+mod crash;
 mod silence;
 mod tail;
 
