@@ -21,12 +21,18 @@ TRANSIENT = {
 }
 
 
+def channel(target=TARGET):
+    """A channel to the gateway, over TCP or a Unix socket."""
+    # grpcio would name a Unix socket's path as the authority, percent-encoded, which HTTP/2 servers in Rust refuse.
+    options = [("grpc.default_authority", "localhost")] if target.startswith("unix:") else []
+    return grpc.insecure_channel(target, options)
+
+
 class BuildLogs:
     """Calls of redisgateway.v1.BuildLogs, repeated where the method's `idempotency_level` says that this is safe."""
 
     def __init__(self, target=TARGET):
-        self.channel = grpc.insecure_channel(target)
-        self.stub = build_logs_pb2_grpc.BuildLogsStub(self.channel)
+        self.stub = build_logs_pb2_grpc.BuildLogsStub(channel(target))
         service = build_logs_pb2.DESCRIPTOR.services_by_name["BuildLogs"]
         self.methods = service.methods_by_name
 

@@ -2,14 +2,13 @@
 
 import sys
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client import TARGET, TIMEOUT
+from client import TIMEOUT, channel
 
 
 def main(service=""):
-    stub = health_pb2_grpc.HealthStub(grpc.insecure_channel(TARGET))
+    stub = health_pb2_grpc.HealthStub(channel())
     answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT, wait_for_ready=True)
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{service or 'gateway'}: {name}")
