@@ -14,7 +14,7 @@ use redis_gateway::{
     telemetry,
 };
 use tokio::{
-    runtime::Runtime,
+    runtime::{self, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 /// Serves until SIGTERM or SIGINT, and drains; a second SIGINT ends it at once.
 fn serve(loaded: Loaded) -> Result<(), AnyError> {
     let Loaded { config, warnings, .. } = loaded;
-    let runtime = Runtime::new()?;
+    let runtime = new_runtime()?;
     let served = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = CancellationToken::new();
@@ -82,6 +82,15 @@ fn serve(loaded: Loaded) -> Result<(), AnyError> {
     // What a second SIGINT cut short is not waited for.
     runtime.shutdown_background();
     served
+}
+
+/// A thread for each core, without the slot that runs first who was woken last: a command, or an answer, would leave in a system
+/// call of its own instead of together with those of other calls. See `.cargo/config.toml` and benches/.
+fn new_runtime() -> io::Result<Runtime> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    #[cfg(tokio_unstable)]
+    builder.disable_lifo_slot();
+    builder.enable_all().build()
 }
 
 async fn run(config: Config, warnings: &[Problem], stop: CancellationToken) -> Result<(), AnyError> {
