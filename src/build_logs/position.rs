@@ -33,8 +33,9 @@ pub(super) enum News {
 pub(super) enum Step {
     /// Tells.
     Tell(News),
-    /// Reads a page, from [`Position::read_from`] on.
-    Read,
+    /// Reads a page, with the entry before those that are wanted, to see that it is still there. Never past what is known: an
+    /// entry that nobody knows could not be missed when the list is found cut.
+    Read { start: i64, most: usize },
     /// Waits until more is known.
     Wait,
 }
@@ -127,11 +128,14 @@ impl Position {
         if self.next >= known.length() {
             return Step::Wait;
         }
-        if self.next > 0 && known.print_at(self.next - 1) != self.last {
-            return Step::Read;
-        }
-        let Some(entries) = known.entries_from(self.next) else {
-            return Step::Read;
+        let same = self.next == 0 || known.print_at(self.next - 1) == self.last;
+        let Some(entries) = known.entries_from(self.next).filter(|_| same) else {
+            let start = (self.next - 1).max(0);
+            let most = usize::try_from(known.length() - start).unwrap_or(0);
+            return Step::Read {
+                start,
+                most: most.min(EVENT_ENTRIES),
+            };
         };
         let entries = bounded(entries.cloned());
         let start = self.next;
@@ -141,12 +145,7 @@ impl Position {
         Step::Tell(News::Entries { start, entries })
     }
 
-    /// Where to read a page, and how many entries: with the one before those that are wanted, to see that it is still there.
-    pub(super) fn read_from(&self) -> (i64, usize) {
-        ((self.next - 1).max(0), EVENT_ENTRIES)
-    }
-
-    /// Takes the page that [`Position::read_from`] said.
+    /// Takes the page that [`Step::Read`] asked for.
     pub(super) fn read(&mut self, page: Page, known: &Known) -> Read {
         if self.revision != known.revision() {
             return Read::Outdated;
@@ -155,9 +154,7 @@ impl Position {
         if self.next > 0 && entries.next().map(|entry| Print::of(&entry)) != self.last {
             return Read::Doubt;
         }
-        // Never past what is known: whether an entry was read must be clear when the list is found cut.
-        let wanted = usize::try_from(known.length() - self.next).unwrap_or(0);
-        let entries: Vec<Bytes> = entries.take(wanted).collect();
+        let entries: Vec<Bytes> = entries.collect();
         let Some(last) = entries.last().map(|entry| Print::of(entry)) else {
             // Known entries are missing.
             return Read::Doubt;

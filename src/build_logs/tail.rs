@@ -118,8 +118,7 @@ impl Tail {
         match step {
             Step::Tell(news) => return Some(news),
             Step::Wait => self.more().await,
-            Step::Read => {
-                let (start, most) = self.position.read_from();
+            Step::Read { start, most } => {
                 let store = self.follower.store();
                 let by = Deadline::within(store.timeout());
                 match store.page(self.follower.build(), start, most, by).await {

@@ -146,10 +146,7 @@ impl World {
         }
         match self.position.advance(&self.known) {
             Step::Tell(news) => self.told(news),
-            Step::Read => {
-                let (start, most) = self.position.read_from();
-                self.page = Some(self.list.page(start, most));
-            }
+            Step::Read { start, most } => self.page = Some(self.list.page(start, most)),
             Step::Wait => return true,
         }
         false
@@ -329,6 +326,34 @@ fn an_entry_changed_where_nobody_looks_is_noticed_by_who_reads_it() {
     world.list.entries[last] = Bytes::from_static(b"\"other\"");
     world.settle();
     assert_eq!(world.resets, [Cause::Replaced]);
+    assert_eq!(world.got, world.list.entries);
+}
+
+#[test]
+fn a_page_that_a_look_has_overtaken_is_no_reason_for_doubt() {
+    use Happening::{Age, Append, Look, Lose, Reader};
+    let mut world = World::new(1_000);
+    world.settle();
+    let happenings = [
+        Lose(1),
+        Append(2),
+        Look,
+        Look,
+        Age,
+        Reader,
+        Age,
+        Append(1),
+        Reader,
+        Lose(1),
+        Append(1),
+        Look,
+    ];
+    for happening in &happenings {
+        world.happen(happening);
+    }
+    assert!(world.page.is_some());
+    world.settle();
+    assert_eq!(world.resets, [Cause::Shortened]);
     assert_eq!(world.got, world.list.entries);
 }
 

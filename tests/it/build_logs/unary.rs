@@ -1,15 +1,18 @@
 //! Append, compare and append, pages, status, expiry, delete.
 
-use redis_gateway::proto::{
-    AppendRequest, CompareAndAppendRequest, CompareAndAppendResponse, DeleteEntriesRequest, ExpireEntriesRequest,
-    ExpireStatusRequest, GetStatusRequest, ListEntriesRequest, ListEntriesResponse, LogEntry, LogMessage,
-    SetStatusRequest, TailRequest, log_entry::Kind,
+use redis_gateway::{
+    config::Password,
+    proto::{
+        AppendRequest, CompareAndAppendRequest, CompareAndAppendResponse, DeleteEntriesRequest, ExpireEntriesRequest,
+        ExpireStatusRequest, GetStatusRequest, ListEntriesRequest, ListEntriesResponse, LogEntry, LogMessage,
+        SetStatusRequest, TailRequest, log_entry::Kind,
+    },
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{Stand, append, entry, logs_key, status_key, texts};
-use crate::harness::{Gateway, config, reason};
+use crate::harness::{Gateway, RedisServer, at, config, reason};
 
 fn list(build: &str, start: i64, page_size: i32) -> ListEntriesRequest {
     ListEntriesRequest {
@@ -294,4 +297,45 @@ async fn without_an_endpoint_every_call_says_so() {
     }
     drop(logs);
     gateway.stop().await;
+}
+
+/// Those that docs/build-logs.md names.
+#[tokio::test]
+async fn the_documented_rights_are_enough() {
+    let rights = "+expire +rpush +llen +lrange +set +get +ttl +del +evalsha +script|load";
+    let rules = format!("on >secret ~builds/* ~_health +ping {rights}");
+    let server = RedisServer::new().user("logs", &rules).start().await;
+    let mut config = config();
+    let mut endpoint = at(server.addr());
+    endpoint.username = Some("logs".into());
+    endpoint.password = Some(Password::Inline("secret".into()));
+    config.endpoints.build_logs = Some(endpoint);
+    let gateway = Gateway::start(config).await;
+    let logs = gateway.build_logs().await;
+    let mut stand = Stand { server, gateway, logs };
+    assert_eq!(stand.append("b", &["1"]).await, 1);
+    assert_eq!(stand.compare("b", 1, &["2"]).await, (true, 2));
+    let build_id = || "b".to_owned();
+    let set = SetStatusRequest {
+        build_id: build_id(),
+        status: "1".into(),
+    };
+    stand.logs.set_status(set).await.unwrap();
+    stand
+        .logs
+        .get_status(GetStatusRequest { build_id: build_id() })
+        .await
+        .unwrap();
+    let entries = ExpireEntriesRequest { build_id: build_id() };
+    stand.logs.expire_entries(entries).await.unwrap();
+    let status = ExpireStatusRequest { build_id: build_id() };
+    stand.logs.expire_status(status).await.unwrap();
+    let entries = DeleteEntriesRequest { build_id: build_id() };
+    stand.logs.delete_entries(entries).await.unwrap();
+    let tail = TailRequest {
+        build_id: build_id(),
+        ..TailRequest::default()
+    };
+    stand.logs.tail(tail).await.unwrap();
+    stand.stop().await;
 }
