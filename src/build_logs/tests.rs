@@ -334,21 +334,9 @@ fn a_page_that_a_look_has_overtaken_is_no_reason_for_doubt() {
     use Happening::{Age, Append, Look, Lose, Reader};
     let mut world = World::new(1_000);
     world.settle();
-    let happenings = [
-        Lose(1),
-        Append(2),
-        Look,
-        Look,
-        Age,
-        Reader,
-        Age,
-        Append(1),
-        Reader,
-        Lose(1),
-        Append(1),
-        Look,
-    ];
-    for happening in &happenings {
+    let first = [Lose(1), Append(2), Look, Look, Age, Reader];
+    let then = [Age, Append(1), Reader, Lose(1), Append(1), Look];
+    for happening in first.iter().chain(&then) {
         world.happen(happening);
     }
     assert!(world.page.is_some());
