@@ -6,6 +6,10 @@ cd "$(dirname "$0")/.."
 
 python=.venv/bin/python
 build=quickstart
+
+make --no-print-directory python-stubs >/dev/null
+cargo build --quiet --locked
+
 here=$(mktemp -d)
 export REDIS_GATEWAY_EMBEDDED_DATA_DIR="$here/data"
 export REDIS_GATEWAY_GRPC_LISTEN="unix:$here/gateway.sock"
@@ -20,9 +24,6 @@ clean() {
   [ "$status" = 0 ] || cat "$here/gateway.log" >&2
   rm -rf "$here"
 }
-
-make --no-print-directory python-stubs >/dev/null
-cargo build --quiet --locked
 
 set -m
 make run >"$here/gateway.log" 2>&1 &
