@@ -11,14 +11,14 @@ use std::{
 use bytes::Bytes;
 use redis_gateway::{
     deadline::Deadline,
-    redis::{Endpoint, Error, Existing, State, command},
+    redis::{Endpoint, Error, Existing, command},
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
 
-use super::{close, open, serving, up, within_ms};
+use super::{close, down, open, serving, up, within_ms};
 use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, endpoint, eventually, heavy, soak};
 
 /// What each call gets.
@@ -160,8 +160,7 @@ async fn dead_connection_replaced_when_idle() {
 async fn starts_without_redis_and_comes_up_by_itself() {
     let server = RedisServer::new();
     let endpoint = open(&at(server.addr()));
-    let mut state = endpoint.state();
-    state.wait_for(|state| *state == State::Down).await.unwrap();
+    down(&endpoint).await;
     let refused = endpoint.primary(command::ping(), within_ms(1_000)).await;
     assert_eq!(refused, Err(Error::Unavailable));
 
@@ -170,7 +169,7 @@ async fn starts_without_redis_and_comes_up_by_itself() {
     endpoint.primary(command::ping(), within_ms(1_000)).await.unwrap();
 
     server.kill();
-    state.wait_for(|state| *state == State::Down).await.unwrap();
+    down(&endpoint).await;
     server.restart().await;
     let back = Instant::now();
     up(&endpoint).await;
@@ -192,8 +191,7 @@ async fn open_breaker_refuses_within_milliseconds() {
     let endpoint = serving(&at(proxy.addr())).await;
     // A server that takes connections and never answers is as much down as one that is not there.
     proxy.set(Mode::BlackHole);
-    let mut state = endpoint.state();
-    state.wait_for(|state| *state == State::Down).await.unwrap();
+    down(&endpoint).await;
     for _ in 0..1_000 {
         let asked = Instant::now();
         let refused = endpoint.primary(command::ping(), within_ms(1_000)).await;

@@ -8,8 +8,8 @@ use redis_gateway::{
     redis::{Existing, State, command},
 };
 
-use super::{close, open, serving, up, within_ms};
-use crate::harness::{Certs, Cut, Proxy, RedisServer, at, endpoint, eventually};
+use super::{close, down, open, serving, up, within_ms};
+use crate::harness::{Certs, Cut, Proxy, RedisServer, at, endpoint};
 
 fn key() -> Bytes {
     Bytes::from_static(b"key")
@@ -57,7 +57,7 @@ async fn foreign_authority_is_not_trusted() {
     let mut config = at(server.tls_addr());
     config.tls = Some(others.client());
     let refused = open(&config);
-    refused.state().wait_for(|state| *state == State::Down).await.unwrap();
+    down(&refused).await;
 
     // Unless told not to care; the server still does, so the client's own certificate is the right one here.
     let mut tls = certs.client();
@@ -103,17 +103,16 @@ async fn password_file_is_read_again() {
         .run::<()>(&["ACL", "SETUSER", "gateway", "resetpass", ">second"])
         .await;
     set(&endpoint).await;
-    let mut state = endpoint.state();
     proxy.cut(Cut::Fin).await;
-    state.wait_for(|state| *state == State::Down).await.unwrap();
+    down(&endpoint).await;
     fs::write(&file, "second\n").unwrap();
     up(&endpoint).await;
     set(&endpoint).await;
 
     fs::remove_file(&file).unwrap();
     proxy.cut(Cut::Fin).await;
-    state.wait_for(|state| *state == State::Down).await.unwrap();
+    down(&endpoint).await;
     fs::write(&file, "second").unwrap();
-    eventually("the endpoint is up again", async || *state.borrow() == State::Up).await;
+    up(&endpoint).await;
     close(endpoint, &server).await;
 }

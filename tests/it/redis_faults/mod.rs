@@ -17,6 +17,7 @@ use redis_gateway::{
     deadline::Deadline,
     redis::{Command, Endpoint, Error, Metrics, Once, State, command},
 };
+use tokio::time::timeout;
 
 use crate::harness::{RedisServer, Told, eventually, patience};
 
@@ -34,12 +35,18 @@ async fn serving(config: &config::Endpoint) -> Arc<Endpoint> {
 
 /// Waits until the endpoint serves.
 async fn up(endpoint: &Endpoint) {
+    reaches(endpoint, State::Up).await;
+}
+
+/// Waits until the endpoint's breaker is open.
+async fn down(endpoint: &Endpoint) {
+    reaches(endpoint, State::Down).await;
+}
+
+async fn reaches(endpoint: &Endpoint, wanted: State) {
     let mut state = endpoint.state();
-    let up = state.wait_for(|state| *state == State::Up);
-    tokio::time::timeout(patience(), up)
-        .await
-        .expect("an endpoint that comes up")
-        .unwrap();
+    let reached = timeout(patience(), state.wait_for(|state| *state == wanted)).await;
+    assert!(reached.is_ok(), "an endpoint that never came to be {wanted:?}");
 }
 
 /// Ends the endpoint and checks that it leaves no connection behind.

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use redis_gateway::{
     config::Password,
-    redis::{Endpoint, Error, Existing, Once, Reply, Script, State, command},
+    redis::{Endpoint, Error, Existing, Once, Reply, Script, command},
 };
 
-use super::{close, push, serving, up, within_ms};
+use super::{close, down, push, serving, up, within_ms};
 use crate::harness::{RedisServer, at, eventually};
 
 static PUSH: Script<Once> = Script::new(
@@ -106,8 +106,7 @@ async fn loading_server_is_not_serving() {
     server.kill();
     // 5 ms a key: it loads for two seconds.
     let server = server.setting("key-load-delay 5000").launched();
-    let mut state = endpoint.state();
-    state.wait_for(|state| *state == State::Down).await.unwrap();
+    down(&endpoint).await;
     assert_eq!(push_by_command(&endpoint).await, Err(Error::Unavailable));
     up(&endpoint).await;
     assert_eq!(push_by_command(&endpoint).await, Ok(1));
