@@ -11,6 +11,7 @@ use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
 use fred::types::{ClusterHash, CustomCommand, Message, Resp3Frame, RespVersion, Value};
+use futures_util::FutureExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -133,7 +134,12 @@ impl Connection {
             let look = deadline.instant().min(Instant::now() + LOOK_AGAIN);
             match tokio::time::timeout_at(look, &mut reply).await {
                 Ok(reply) => break reply.map_err(|error| fault(&error)),
-                Err(_) if self.has_ended() => break Err(Fault::NotExecuted),
+                // Whatever the library had sent it answered before it ended, perhaps just after the look above: what has no
+                // reply now was never sent. Unconstrained: a task that has used up its turn would see no reply either.
+                Err(_) if self.has_ended() => {
+                    let reply = tokio::task::unconstrained(reply.as_mut()).now_or_never();
+                    break reply.map_or(Err(Fault::NotExecuted), |reply| reply.map_err(|error| fault(&error)));
+                }
                 Err(_) if deadline.instant() <= Instant::now() => break Err(Fault::Late),
                 Err(_) => {}
             }
