@@ -111,15 +111,13 @@ impl Subscriber {
 struct Live {
     connection: Connection,
     messages: broadcast::Receiver<Message>,
-    /// Subscriptions on it.
-    subscribed: usize,
 }
 
 struct Task {
     endpoint: &'static str,
     config: config::Endpoint,
     events: broadcast::Sender<Event>,
-    /// What is subscribed to, or will be again.
+    /// What is subscribed to on the connection that there is, or will be on the next one.
     channels: HashSet<Bytes>,
     connection: Option<Live>,
     /// Whether a loss has not been told yet: it is told when the channels are subscribed to again.
@@ -197,28 +195,26 @@ impl Task {
     }
 
     async fn change(&mut self, channel: &Bytes, wanted: bool, deadline: Deadline) -> Result<(), Error> {
-        if self.channels.contains(channel) == wanted && self.connection.is_some() {
+        let held = self.channels.contains(channel);
+        if !wanted && !held {
             return Ok(());
         }
-        let live = tokio::time::timeout_at(deadline.instant(), self.connected())
-            .await
-            .unwrap_or(Err(Error::Timeout))?;
-        let connection = &live.connection;
-        if wanted {
-            let total = live.subscribed + 1;
-            connection
-                .subscribe(std::slice::from_ref(channel), total, deadline)
-                .await?;
-            live.subscribed = total;
-        } else if let Some(total) = live.subscribed.checked_sub(1) {
-            connection.unsubscribe(channel, total, deadline).await?;
-            live.subscribed = total;
+        let channels = self.channels.len();
+        let connected = tokio::time::timeout_at(deadline.instant(), self.connected());
+        let live = connected.await.unwrap_or(Err(Error::Timeout))?;
+        match (wanted, held) {
+            // The connection has it, or has just been made with it.
+            (true, true) => Ok(()),
+            (true, false) => {
+                let channel = std::slice::from_ref(channel);
+                live.connection.subscribe(channel, channels + 1, deadline).await
+            }
+            (false, _) => live.connection.unsubscribe(channel, channels - 1, deadline).await,
         }
-        Ok(())
     }
 
     /// The connection, made anew with all channels if there is none.
-    async fn connected(&mut self) -> Result<&mut Live, Error> {
+    async fn connected(&mut self) -> Result<&Live, Error> {
         if self.connection.is_none() {
             let server = &self.config.server;
             let connection = Connection::open(server, &self.config, Role::Subscriber)
@@ -232,16 +228,12 @@ impl Task {
                 let deadline = Deadline::within(self.config.command_timeout);
                 connection.subscribe(chunk, subscribed, deadline).await?;
             }
-            self.connection = Some(Live {
-                connection,
-                messages,
-                subscribed,
-            });
+            self.connection = Some(Live { connection, messages });
             if std::mem::take(&mut self.gap) {
                 self.tell(Event::Reconnected);
             }
         }
-        self.connection.as_mut().ok_or(Error::Unavailable)
+        self.connection.as_ref().ok_or(Error::Unavailable)
     }
 
     fn lose(&mut self, cause: &'static str) {

@@ -159,6 +159,34 @@ async fn gap_told_after_reconnect() {
     close(endpoint, &server).await;
 }
 
+/// Asked for while the connection is away, a channel is taken up by being subscribed to again; asking twice is no refusal.
+#[tokio::test]
+async fn channel_subscribed_to_before_a_cut_can_be_asked_for_again() {
+    let server = RedisServer::new().start().await;
+    let proxy = Proxy::new(server.addr());
+    let endpoint = serving(&at(proxy.addr())).await;
+    let subscriber = endpoint.subscriber();
+    subscriber.subscribe(channel("a"), within_ms(2_000)).await.unwrap();
+    for round in 0..20 {
+        let mut events = subscriber.events();
+        proxy.cut(Cut::Reset).await;
+        // Until the loss is told of, which is when the channel is subscribed to again.
+        while events.is_empty() {
+            let again = subscriber.subscribe(channel("a"), within_ms(2_000)).await;
+            assert!(
+                matches!(again, Ok(()) | Err(Error::Unavailable)),
+                "round {round}: {again:?}"
+            );
+        }
+        assert_eq!(events.recv().await.unwrap(), Event::Reconnected);
+        // Ending what was never begun changes nothing.
+        subscriber.unsubscribe(channel("b"), within_ms(2_000)).await.unwrap();
+        hears(&subscriber, &server, "a").await;
+    }
+    drop(subscriber);
+    close(endpoint, &server).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reply_mixed_up_after_denied_subscribe() {
     const READERS: usize = 32;
