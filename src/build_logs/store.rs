@@ -92,16 +92,23 @@ impl Store {
     /// One pipeline: `EXPIRE logs 604800`, `RPUSH logs entry …`. The log's length.
     ///
     /// Quirk: in this order the first append leaves the list without a TTL. With `ttl_from_first_append` the `RPUSH` goes
-    /// first.
+    /// first. What became of the `RPUSH` is the answer: entries that stand must not be appended again for the sake of a TTL
+    /// that was not set.
     pub(super) async fn append(&self, build: &BuildId, entries: Vec<Json>, by: Deadline) -> Result<i64, Error> {
         let key = logs_key(build);
         let expire = command::expire(key.clone(), TTL);
         let rpush = command::rpush(key, entries.into_iter().map(Json::into_bytes));
-        if self.ttl_from_first_append {
-            Ok(self.endpoint.pipeline(rpush, expire, by).await?.0)
+        let (length, expired) = if self.ttl_from_first_append {
+            self.endpoint.pipeline(rpush, expire, by).await
         } else {
-            Ok(self.endpoint.pipeline(expire, rpush, by).await?.1)
+            let (expired, length) = self.endpoint.pipeline(expire, rpush, by).await;
+            (length, expired)
+        };
+        if let (Ok(_), Err(error)) = (&length, expired) {
+            // It is counted by its outcome; not a line for each append.
+            tracing::debug!(%error, "entries were appended, and their expiry was not set");
         }
+        length
     }
 
     /// `EVALSHA compare_and_append-1`: in one step `LLEN logs`, then what [`Store::append`] does if the length is as expected,

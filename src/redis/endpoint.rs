@@ -97,17 +97,18 @@ impl Endpoint {
         }
     }
 
-    /// Runs two commands on the primary as one pipeline, no transaction: the second right after the first.
+    /// Runs two commands on the primary as one pipeline, no transaction: the second right after the first. Each has its own
+    /// outcome, so that one that was carried out is not taken for one that was not.
     pub async fn pipeline<A: FromReply, B: FromReply>(
         &self,
         first: Command<Once, A>,
         second: Command<Once, B>,
         deadline: Deadline,
-    ) -> Result<(A, B), Error> {
+    ) -> (Result<A, Error>, Result<B, Error>) {
         let deadline = deadline.capped(self.config.command_timeout);
         let primary = self.primary.clone();
-        self.change(async move { primary.run_pair(first, second, deadline).await })
-            .await
+        let both = self.change(async move { Ok(primary.run_pair(first, second, deadline).await) });
+        both.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))
     }
 
     /// Runs commands of one kind on the primary as one pipeline, each with its own outcome, in their order.
@@ -177,7 +178,7 @@ impl Endpoint {
         }
     }
 
-    /// Waits until every change that was taken on has ended. Takes none after that.
+    /// Waits until every change that was taken on has ended. For the end of the gateway, when no more come in.
     pub async fn settled(&self) {
         self.changes.close();
         self.changes.wait().await;

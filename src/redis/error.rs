@@ -74,7 +74,7 @@ impl Reply {
                 .position(|word| word == "WRONGTYPE" || word == "OOM" || word == "READONLY")
                 .and_then(|n| rest.split_whitespace().nth(n))
                 .unwrap_or(text),
-            None => text.strip_prefix('-').unwrap_or(text),
+            None => text,
         };
         let code = text.split(' ').next().unwrap_or_default();
         match code {

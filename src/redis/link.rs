@@ -96,66 +96,55 @@ impl Link {
             .is_some_and(|connection| !connection.has_ended())
     }
 
-    /// Runs `ask` on the connection, with its place among the calls in flight, and counts what became of it.
+    /// Runs a command and counts what became of it.
     pub(super) async fn run<R: Repeat, T: FromReply>(
         &self,
         command: Command<R, T>,
         deadline: Deadline,
     ) -> Result<T, Error> {
+        let started = Instant::now();
         let name = command.name;
+        let ask = |connection: Arc<Connection>| async move { connection.ask(command, deadline).await };
+        let result = self.on_connection(name, deadline, ask).await.flatten();
+        self.shared.metrics.observe(started.elapsed(), &result);
+        result
+    }
+
+    /// Runs two commands in one pipeline: the second is sent right after the first, on the same connection. Each has its own
+    /// outcome.
+    pub(super) async fn run_pair<R1: Repeat, A: FromReply, R2: Repeat, B: FromReply>(
+        &self,
+        first: Command<R1, A>,
+        second: Command<R2, B>,
+        deadline: Deadline,
+    ) -> (Result<A, Error>, Result<B, Error>) {
+        let started = Instant::now();
+        let ask = |connection: Arc<Connection>| async move {
+            tokio::join!(connection.ask(first, deadline), connection.ask(second, deadline))
+        };
+        let asked = self.on_connection("pipeline", deadline, ask).await;
+        let (first, second) = asked.unwrap_or_else(|error| (Err(error.clone()), Err(error)));
+        self.shared.metrics.observe(started.elapsed(), &first);
+        self.shared.metrics.observe(started.elapsed(), &second);
+        (first, second)
+    }
+
+    /// Runs `ask` on the connection, within a place among the calls in flight, and in a span if the call is traced.
+    async fn on_connection<T, F: Future<Output = T> + Send>(
+        &self,
+        name: &'static str,
+        deadline: Deadline,
+        ask: impl FnOnce(Arc<Connection>) -> F + Send,
+    ) -> Result<T, Error> {
         let span = if tracing::Span::current().is_none() {
             tracing::Span::none()
         } else {
             self.span(name)
         };
         let _place = self.place()?;
-        let started = Instant::now();
-        let result = async {
-            let connection = self.connection(deadline).await?;
-            connection.ask(command, deadline).await
-        }
-        .instrument(span)
-        .await;
-        self.shared.metrics.observe(started.elapsed(), &result);
-        result
-    }
-
-    /// Runs two commands in one pipeline: the second is sent right after the first, on the same connection.
-    pub(super) async fn run_pair<R1: Repeat, A: FromReply, R2: Repeat, B: FromReply>(
-        &self,
-        first: Command<R1, A>,
-        second: Command<R2, B>,
-        deadline: Deadline,
-    ) -> Result<(A, B), Error> {
-        let span = if tracing::Span::current().is_none() {
-            tracing::Span::none()
-        } else {
-            self.span(second.name)
-        };
-        let _place = self.place()?;
-        let started = Instant::now();
-        let (first, second) = async {
-            let connection = self.connection(deadline).await?;
-            Ok(tokio::join!(
-                connection.ask(first, deadline),
-                connection.ask(second, deadline)
-            ))
-        }
-        .instrument(span)
-        .await
-        .inspect_err(|error: &Error| {
-            self.shared
-                .metrics
-                .observe::<()>(started.elapsed(), &Err(error.clone()));
-        })?;
-        self.shared.metrics.observe(started.elapsed(), &first);
-        self.shared.metrics.observe(started.elapsed(), &second);
-        // What is unknown of either is unknown of both.
-        match (first, second) {
-            (Ok(first), Ok(second)) => Ok((first, second)),
-            (Err(Error::Unknown), _) | (_, Err(Error::Unknown)) => Err(Error::Unknown),
-            (_, Err(error)) | (Err(error), _) => Err(error),
-        }
+        async { Ok(ask(self.connection(deadline).await?).await) }
+            .instrument(span)
+            .await
     }
 
     /// The connection to send on: at once where there is one, after a moment while one is being made.
@@ -199,9 +188,6 @@ impl Link {
         let place = Place(gauge);
         let limit = i64::try_from(self.shared.config.max_in_flight).unwrap_or(i64::MAX);
         if gauge.get() > limit {
-            self.shared
-                .metrics
-                .observe::<()>(Duration::ZERO, &Err(Error::Overloaded));
             return Err(Error::Overloaded);
         }
         Ok(place)

@@ -299,6 +299,27 @@ async fn without_an_endpoint_every_call_says_so() {
     gateway.stop().await;
 }
 
+/// An error would say that nothing was appended, and a caller would append again.
+#[tokio::test]
+async fn entries_that_stand_are_acknowledged_though_their_expiry_was_refused() {
+    for ttl_from_first_append in [false, true] {
+        let rules = "on >secret ~* &* +@all -expire";
+        let server = RedisServer::new().user("logs", rules).start().await;
+        let mut config = config();
+        config.build_logs.ttl_from_first_append = ttl_from_first_append;
+        let mut endpoint = at(server.addr());
+        endpoint.username = Some("logs".into());
+        endpoint.password = Some(Password::Inline("secret".into()));
+        config.endpoints.build_logs = Some(endpoint);
+        let gateway = Gateway::start(config).await;
+        let logs = gateway.build_logs().await;
+        let mut stand = Stand { server, gateway, logs };
+        assert_eq!(stand.append("b", &["1"]).await, 1);
+        assert_eq!(stand.server.run::<i64>(&["LLEN", &logs_key("b")]).await, 1);
+        stand.stop().await;
+    }
+}
+
 /// Those that docs/build-logs.md names.
 #[tokio::test]
 async fn the_documented_rights_are_enough() {

@@ -42,10 +42,8 @@ impl Way {
                     .await
             }
             Way::Pipeline => {
-                let both = endpoint
-                    .pipeline(command::expire(key, 60), push(list, number), deadline)
-                    .await;
-                both.map(|(_, length)| length)
+                let both = endpoint.pipeline(command::expire(key, 60), push(list, number), deadline);
+                both.await.1
             }
         }
     }
