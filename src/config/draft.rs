@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, Server, Telemetry,
+    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server, Telemetry,
 };
 
 #[derive(Debug)]
@@ -73,6 +73,11 @@ impl Draft {
                     poll_interval: Duration::ZERO,
                     heartbeat: Duration::ZERO,
                     ttl_from_first_append: false,
+                },
+                pull_metrics: PullMetrics {
+                    coalesce_window: Duration::ZERO,
+                    buffer_bytes: 0,
+                    orphan_age: Duration::ZERO,
                 },
                 drain: Drain {
                     delay: Duration::ZERO,

@@ -40,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     /// How builds' logs are kept and followed.
     pub build_logs: BuildLogs,
+    /// How pulls are counted and flushed.
+    pub pull_metrics: PullMetrics,
     /// How the gateway ends.
     pub drain: Drain,
     /// Logs and traces.
@@ -270,6 +272,20 @@ pub struct BuildLogs {
     pub heartbeat: Duration,
     /// Give the list its TTL with the first append too; the reference's first append leaves it without. Default false.
     pub ttl_from_first_append: bool,
+}
+
+/// How pulls are counted and flushed.
+#[derive(Debug, Clone)]
+pub struct PullMetrics {
+    /// How long a pull waits for others of its key, to become one Redis call with them. Too high makes callers wait, too low
+    /// costs Redis a command for nearly each pull of a popular tag. Zero: none waits. Default 5 ms.
+    pub coalesce_window: Duration,
+    /// Memory for pulls that are buffered until Redis takes them. Too low refuses pulls in an outage, too high loses more of
+    /// them if the gateway is killed. Default 16 MiB.
+    pub buffer_bytes: usize,
+    /// Age from which on a claimed key that no gateway knows of is claimed again. Too low takes what a flush worker without the
+    /// gateway is still at, too high delays what one left behind. Default 15 min.
+    pub orphan_age: Duration,
 }
 
 /// How the gateway ends.

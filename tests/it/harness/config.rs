@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use redis_gateway::config::{
-    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, Server, Telemetry,
+    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server, Telemetry,
 };
 
 /// A gateway on free ports of loopback, without endpoints.
@@ -25,6 +25,11 @@ pub(crate) fn config() -> Config {
             poll_interval: Duration::from_millis(250),
             heartbeat: Duration::from_secs(15),
             ttl_from_first_append: false,
+        },
+        pull_metrics: PullMetrics {
+            coalesce_window: Duration::from_millis(5),
+            buffer_bytes: 16 << 20,
+            orphan_age: Duration::from_mins(15),
         },
         drain: Drain {
             delay: Duration::ZERO,
