@@ -28,3 +28,17 @@ impl<R> Script<R> {
         }
     }
 }
+
+#[cfg(test)]
+impl<R> Script<R> {
+    /// For the tests of each pattern: computes the SHA-1 again, and says what it should be.
+    pub(crate) fn assert_pinned(&self) {
+        let text = self.source.as_bytes();
+        let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, text);
+        let hex = digest
+            .as_ref()
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        assert_eq!(self.sha1, hex, "{}", self.name);
+    }
+}
