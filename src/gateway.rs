@@ -23,8 +23,9 @@ use crate::health::{Followed, Monitor};
 use crate::layer::Stack;
 use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
+use crate::proto::content_tracker_server::{ContentTrackerServer, SERVICE_NAME as CONTENT_TRACKER};
 use crate::redis::Endpoint;
-use crate::{admin, build_logs, cache, layer, proto, redis};
+use crate::{admin, build_logs, cache, content_tracker, layer, proto, redis};
 
 /// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -134,24 +135,25 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
 
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let followed = endpoints.iter().flatten().map(followed).collect();
-    let mut health = Monitor::start(reporter, vec![BUILD_LOGS, CACHE], followed, &config.readiness).await;
+    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER];
+    let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
     let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
+    let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
     let max = config.limits.max_request_bytes;
     let mut services = Routes::builder();
     services
         .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
+        .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
         .add_service(health_server)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
 
     let draining = CancellationToken::new();
     let timeout = |pattern| {
-        let endpoint = EndpointName::ALL.into_iter().find(|name| name.as_str() == pattern);
-        // Patterns that have no endpoint of their own name are asked with the default of those that have.
-        endpoint
+        endpoint_name(pattern)
             .and_then(&endpoint_of)
             .map_or(DEFAULT_TIMEOUT, |endpoint| endpoint.command_timeout())
     };
@@ -217,10 +219,19 @@ async fn settle(endpoints: &[Option<Arc<Endpoint>>], deadline: Instant) {
     }
 }
 
+/// The endpoint that a pattern stands on.
+fn endpoint_name(pattern: &str) -> Option<EndpointName> {
+    let named = match pattern {
+        "content_tracker" => "cache",
+        own => own,
+    };
+    EndpointName::ALL.into_iter().find(|name| name.as_str() == named)
+}
+
 fn followed(endpoint: &Arc<Endpoint>) -> Followed {
     let services = match endpoint.name() {
         EndpointName::BuildLogs => vec![BUILD_LOGS],
-        EndpointName::Cache => vec![CACHE],
+        EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
         _ => Vec::new(),
     };
     Followed {
@@ -250,5 +261,20 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
             tokio::fs::remove_file(path).await
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::METHODS;
+
+    /// A call without a deadline gets the timeout of its endpoint, whatever the pattern is called.
+    #[test]
+    fn each_pattern_stands_on_an_endpoint() {
+        for method in METHODS {
+            assert!(endpoint_name(method.pattern).is_some(), "{}", method.pattern);
+        }
+        assert_eq!(endpoint_name("content_tracker"), Some(EndpointName::Cache));
     }
 }

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod build_logs;
 pub mod cache;
 pub mod config;
+pub mod content_tracker;
 pub mod deadline;
 pub mod embedded;
 pub mod gateway;

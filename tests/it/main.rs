@@ -2,6 +2,7 @@
 
 mod build_logs;
 mod cli;
+mod content_tracker;
 mod embedded;
 mod harness;
 mod invariants;

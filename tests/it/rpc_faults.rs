@@ -6,7 +6,7 @@ use redis_gateway::{
     config::{self, EndpointName, Password},
     proto::{
         AppendRequest, CacheDeleteRequest, CacheGetRequest, CacheSetRequest, DegradedReason, GetStatusRequest,
-        ListEntriesRequest, LogEntry, log_entry::Kind,
+        IsBlockedRequest, ListEntriesRequest, LogEntry, log_entry::Kind,
     },
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -345,9 +345,16 @@ async fn operators_see_an_endpoint_go_and_come_back() {
 async fn pattern_without_an_endpoint_is_told() {
     let gateway = Gateway::start(config()).await;
     let (mut cache, mut logs) = (gateway.cache().await, gateway.build_logs().await);
+    let mut tracker = gateway.content_tracker().await;
+    let question = IsBlockedRequest {
+        user_id: 1,
+        namespace: "namespace".into(),
+        repository: "repository".into(),
+    };
     let refused = [
         cache.get(get("key")).await.map(drop).unwrap_err(),
         logs.append(append("build", 0)).await.map(drop).unwrap_err(),
+        tracker.is_blocked(question).await.map(drop).unwrap_err(),
     ];
     for status in refused {
         assert_eq!(
@@ -355,6 +362,6 @@ async fn pattern_without_an_endpoint_is_told() {
             (Code::FailedPrecondition, Some("NOT_CONFIGURED"))
         );
     }
-    drop((cache, logs));
+    drop((cache, logs, tracker));
     gateway.stop().await;
 }

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 use redis_gateway::{
     config::Config,
     gateway::{self, Listeners},
-    proto::{build_logs_client::BuildLogsClient, cache_client::CacheClient},
+    proto::{
+        build_logs_client::BuildLogsClient, cache_client::CacheClient, content_tracker_client::ContentTrackerClient,
+    },
     status::DOMAIN,
 };
 use tokio::{
@@ -96,6 +98,11 @@ impl Gateway {
     /// A client of the cache, on a connection of its own.
     pub(crate) async fn cache(&self) -> CacheClient<Channel> {
         CacheClient::new(self.channel().await)
+    }
+
+    /// A client of the content tracker, on a connection of its own.
+    pub(crate) async fn content_tracker(&self) -> ContentTrackerClient<Channel> {
+        ContentTrackerClient::new(self.channel().await)
     }
 
     /// A client of the health service, on a connection of its own.

@@ -102,6 +102,7 @@ const PLANTED: &[(&str, &str, &str)] = &[
     ),
     ("src/cache/put-1.lua", "-- KEYS 1: key\nreturn KEYS[1]", "`-- ARGV`"),
     ("src/cache/put.lua", "return redis.call('GET', KEYS[1])", "-1.lua"),
+    ("src/cache/put-0.lua", "for _, key in ipairs(KEYS) do", "-1.lua"),
     ("src/cache/all-0.lua", "return redis.call('KEYS', '*')", "SCAN"),
     (
         "docs/x.md",

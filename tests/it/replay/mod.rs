@@ -1,8 +1,9 @@
 //! The recording of the reference, replayed through the RPCs: results, keys, values and TTLs, byte for byte.
 
+mod content_tracker;
 mod json;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use redis_gateway::{
     config::{Config, Password},
@@ -255,28 +256,17 @@ impl Replay {
 
 /// Compares all keys on the server with those recorded.
 async fn check_keys(at: &str, server: &RedisServer, recorded: &Value, elapsed: Duration) {
-    let mut names: Vec<String> = server.run(&["KEYS", "*"]).await;
-    names.sort();
-    // The gateway's own check of its endpoint is no part of these scenarios.
-    names.retain(|name| name != "_health");
-    let recorded: BTreeMap<&str, &Value> = recorded
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(k, v)| (k.as_str(), v))
-        .collect();
-    let here: Vec<String> = names.iter().map(|name| format!("0|{name}")).collect();
-    assert_eq!(here, recorded.keys().copied().collect::<Vec<_>>(), "{at}");
-    for (name, recorded) in names.iter().zip(recorded.values()) {
-        let form: String = server.run(&["TYPE", name]).await;
+    for name in check_names(at, server, recorded).await {
+        let recorded = &recorded[format!("0|{name}")];
+        let form: String = server.run(&["TYPE", &name]).await;
         assert_eq!(form, recorded["type"].as_str().unwrap(), "{at}: {name}");
         match form.as_str() {
             "string" => {
-                let value: String = server.run(&["GET", name]).await;
+                let value: String = server.run(&["GET", &name]).await;
                 assert_eq!(value, recorded["value"].as_str().unwrap(), "{at}: {name}");
             }
             "list" => {
-                let value: Vec<String> = server.run(&["LRANGE", name, "0", "-1"]).await;
+                let value: Vec<String> = server.run(&["LRANGE", &name, "0", "-1"]).await;
                 let recorded: Vec<&str> = recorded["value"]
                     .as_array()
                     .unwrap()
@@ -287,19 +277,37 @@ async fn check_keys(at: &str, server: &RedisServer, recorded: &Value, elapsed: D
             }
             other => panic!("{at}: {name} is a {other}"),
         }
-        let (ttl, recorded) = (
-            server.run::<i64>(&["TTL", name]).await,
-            recorded["ttl"].as_i64().unwrap(),
-        );
-        let spent = i64::try_from(elapsed.as_secs()).unwrap() + 1;
-        // The recording itself took up to two seconds.
-        let fits = if recorded < 0 {
-            ttl == recorded
-        } else {
-            (recorded - spent..=recorded + 2).contains(&ttl)
-        };
-        assert!(fits, "{at}: {name} expires in {ttl} s instead of {recorded} s");
+        check_ttl(at, server, &name, recorded, elapsed).await;
     }
+}
+
+/// The names of all keys on the server, which are those recorded.
+async fn check_names(at: &str, server: &RedisServer, recorded: &Value) -> Vec<String> {
+    let mut names: Vec<String> = server.run(&["KEYS", "*"]).await;
+    names.sort();
+    // The gateway's own check of its endpoint is no part of these scenarios.
+    names.retain(|name| name != "_health");
+    let mut recorded: Vec<&String> = recorded.as_object().unwrap().keys().collect();
+    recorded.sort();
+    let here: Vec<String> = names.iter().map(|name| format!("0|{name}")).collect();
+    assert_eq!(here.iter().collect::<Vec<_>>(), recorded, "{at}");
+    names
+}
+
+/// A key lives as long as recorded, but for the time that passed meanwhile.
+async fn check_ttl(at: &str, server: &RedisServer, name: &str, recorded: &Value, elapsed: Duration) {
+    let (ttl, recorded) = (
+        server.run::<i64>(&["TTL", name]).await,
+        recorded["ttl"].as_i64().unwrap(),
+    );
+    let spent = i64::try_from(elapsed.as_secs()).unwrap() + 1;
+    // The recording itself took up to two seconds.
+    let fits = if recorded < 0 {
+        ttl == recorded
+    } else {
+        (recorded - spent..=recorded + 2).contains(&ttl)
+    };
+    assert!(fits, "{at}: {name} expires in {ttl} s instead of {recorded} s");
 }
 
 /// A gateway on an endpoint that is well or ill says so.
