@@ -41,7 +41,7 @@ fn methods(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
                     .ok_or("a proto file without a name")?;
                 writeln!(
                     table,
-                    "    Method {{ path: \"/{}.{}/{}\", service: \"{}\", name: \"{}\", pattern: \"{}\", retry_safe: {}, streaming: {} }},",
+                    "    Method {{ path: \"/{}.{}/{}\", service: \"{}\", name: \"{}\", pattern: \"{}\", retry_safe: {}, streaming: {}, client_streaming: {} }},",
                     file.package(),
                     service.name(),
                     method.name(),
@@ -50,6 +50,7 @@ fn methods(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
                     pattern,
                     level != "IDEMPOTENCY_UNKNOWN",
                     method.client_streaming() || method.server_streaming(),
+                    method.client_streaming(),
                 )?;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rand::Rng as _;
 use tokio::time::Instant;
 
 /// A point in time. Every wait of the gateway ends at one, whatever Redis or its client does.
@@ -29,4 +30,9 @@ impl Deadline {
     pub fn instant(self) -> Instant {
         self.0
     }
+}
+
+/// Within a fifth of `length`, so that what began together does not go on in step.
+pub fn jittered(length: Duration) -> Duration {
+    length.mul_f64(rand::rng().random_range(0.8..1.2))
 }

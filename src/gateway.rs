@@ -24,6 +24,8 @@ use crate::layer::Stack;
 use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
 use crate::proto::content_tracker_server::{ContentTrackerServer, SERVICE_NAME as CONTENT_TRACKER};
+use crate::proto::pull_metrics_server::{PullMetricsServer, SERVICE_NAME as PULL_METRICS};
+use crate::pull_metrics::{self, Pulls};
 use crate::redis::Endpoint;
 use crate::{admin, build_logs, cache, content_tracker, layer, proto, redis};
 
@@ -135,18 +137,21 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
 
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let followed = endpoints.iter().flatten().map(followed).collect();
-    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER];
+    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, PULL_METRICS];
     let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
     let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
     let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
+    let pulls = endpoint_of(EndpointName::PullMetrics).map(|at| Pulls::open(at, &config.pull_metrics, &registry));
+    let pull_metrics = pull_metrics::Service::new(pulls.clone());
     let max = config.limits.max_request_bytes;
     let mut services = Routes::builder();
     services
         .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
         .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
+        .add_service(PullMetricsServer::new(pull_metrics).max_decoding_message_size(max))
         .add_service(health_server)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -193,6 +198,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         grpc.abort();
         Ok(())
     };
+    if let Some(pulls) = &pulls {
+        pulls.settled(deadline).await;
+    }
     settle(&endpoints, deadline).await;
     if let Some(path) = socket {
         // Whoever starts next replaces it anyway.
@@ -232,6 +240,7 @@ fn followed(endpoint: &Arc<Endpoint>) -> Followed {
     let services = match endpoint.name() {
         EndpointName::BuildLogs => vec![BUILD_LOGS],
         EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
+        EndpointName::PullMetrics => vec![PULL_METRICS],
         _ => Vec::new(),
     };
     Followed {

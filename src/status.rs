@@ -71,6 +71,12 @@ pub fn not_configured(endpoint: EndpointName, method: &'static Method) -> Status
     NOT_CONFIGURED.status(message, Some(endpoint), method, None)
 }
 
+/// There is no claim of that id.
+pub fn claim_not_found(method: &'static Method) -> Status {
+    let message = "no such claim: it has ended, or its lease ran out long ago, and its keys come up again";
+    CLAIM_NOT_FOUND.status(message, None, method, None)
+}
+
 /// The gateway has too much in flight; nothing was executed.
 pub fn overloaded(method: &'static Method) -> Status {
     let message = "too much in flight at this gateway, try again when there is less";
@@ -83,7 +89,7 @@ pub fn draining(method: &'static Method) -> Status {
     DRAINING.status(message, None, method, None)
 }
 
-/// The deadline had passed before anything was executed, or a stream has reached it.
+/// The deadline had passed before anything was executed.
 pub fn expired(method: &'static Method) -> Status {
     TIMEOUT.status(TIMEOUT_MESSAGE, None, method, None)
 }
@@ -155,6 +161,11 @@ const REFUSED: Row = Row {
 const NOT_CONFIGURED: Row = Row {
     code: Code::FailedPrecondition,
     reason: "NOT_CONFIGURED",
+    retry: None,
+};
+const CLAIM_NOT_FOUND: Row = Row {
+    code: Code::NotFound,
+    reason: "CLAIM_NOT_FOUND",
     retry: None,
 };
 const OVERLOADED: Row = Row {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -13,7 +12,7 @@ use super::feed::View;
 use super::hub::{Follower, Hub};
 use super::known::Print;
 use super::position::{News, Opening, Position, Read, Step};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, jittered};
 use crate::redis::Error;
 
 /// Before a tail reads again what could not be read, unless its feed has news before.
@@ -150,9 +149,4 @@ impl Tail {
         // The sender lives in the feed, which lives as long as its followers.
         let _ = self.view.changed().await;
     }
-}
-
-/// Within a fifth of `length`, so that streams opened together do not beat together.
-fn jittered(length: Duration) -> Duration {
-    length.mul_f64(rand::rng().random_range(0.8..1.2))
 }

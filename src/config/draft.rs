@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server, Telemetry,
+    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server,
+    Telemetry,
 };
 
 #[derive(Debug)]

@@ -140,6 +140,7 @@ mod tests {
             pattern: "locks",
             retry_safe: false,
             streaming: false,
+            client_streaming: false,
         };
         let load = load(10);
         let fill = |method| std::iter::from_fn(|| load.admit(method)).collect::<Vec<_>>();

@@ -1,5 +1,6 @@
 //! What the layers know about a call, handed to its handler in the request's extensions, and what the handler tells them.
 
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use super::Method;
@@ -57,6 +58,31 @@ impl Call {
     pub(super) fn in_request_mut<A>(request: &mut http::Request<A>) -> &mut Call {
         // The outermost layer has put it there.
         request.extensions_mut().get_mut().expect("the outermost layer's call")
+    }
+}
+
+/// When the gateway drains, for the handler of a method whose callers stream: it ends its stream itself, once what was sent to
+/// it is answered.
+#[derive(Debug, Clone)]
+pub struct Draining(pub(super) CancellationToken);
+
+impl Draining {
+    /// The drain, as the stream that `request` opens has to know of it.
+    ///
+    /// # Panics
+    /// If the method's callers do not stream, or the request did not come through the layers.
+    pub fn of<T>(request: &Request<T>) -> Draining {
+        // A layer puts it into each such request; see `drain`.
+        request
+            .extensions()
+            .get::<Draining>()
+            .expect("a client's stream that came through the layers")
+            .clone()
+    }
+
+    /// Ready when the drain has begun.
+    pub async fn begun(&self) {
+        self.0.cancelled().await;
     }
 }
 

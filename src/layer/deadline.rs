@@ -97,11 +97,7 @@ impl Cut for Overdue {
     }
 
     fn status(&self) -> Status {
-        if self.method.streaming {
-            status::expired(self.method)
-        } else {
-            status::overdue(self.method)
-        }
+        status::overdue(self.method)
     }
 }
 
@@ -141,7 +137,9 @@ mod tests {
     use tonic_types::StatusExt as _;
     use tower::{Layer as _, ServiceExt as _, service_fn};
 
-    use super::super::testing::{APPEND, Answer, CHECK, Fixture, GET, LIST, TAIL, answer, message, open, reason};
+    use super::super::testing::{
+        APPEND, Answer, CHECK, Fixture, GET, LIST, STREAM_PULLS, TAIL, answer, message, open, reason,
+    };
     use super::super::testing::{request, seen, timed};
     use super::*;
 
@@ -208,6 +206,7 @@ mod tests {
             (LIST, Code::DeadlineExceeded, "REDIS_TIMEOUT"),
             (APPEND, Code::Unknown, "OUTCOME_UNKNOWN"),
             (TAIL, Code::DeadlineExceeded, "REDIS_TIMEOUT"),
+            (STREAM_PULLS, Code::Unknown, "OUTCOME_UNKNOWN"),
         ] {
             let begun = Instant::now();
             let status = unanswered(timed(path, "200m")).await;

@@ -1,4 +1,5 @@
-//! Ends streams when the gateway drains. Unary calls are left to end by themselves.
+//! Ends streams when the gateway drains, but for those that callers fill: their handlers are told. Unary calls are left to
+//! end by themselves.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use tonic::Status;
 use tower::Service;
 
 use super::cut::{Cut, CutBody, CutFuture};
-use super::{Call, Method};
+use super::{Call, Draining, Method};
 use crate::status;
 
 /// Cuts streams, begun or not, once its token is cancelled.
@@ -39,9 +40,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let method = Call::in_request(&request).method;
-        let cut = method.streaming.then(|| Drained {
+        if method.client_streaming {
+            // Cut here, what its caller has sent would be done and not answered.
+            request.extensions_mut().insert(Draining((*self.token).clone()));
+        }
+        let cut = (method.streaming && !method.client_streaming).then(|| Drained {
             token: (*self.token).clone(),
             method,
         });
@@ -75,11 +80,14 @@ impl Cut for Drained {
 mod tests {
     use std::future::pending;
 
+    use http_body_util::BodyExt as _;
     use tonic::Code;
     use tonic_types::StatusExt as _;
     use tower::{Layer as _, ServiceExt as _, service_fn};
 
-    use super::super::testing::{APPEND, Answer, Fixture, TAIL, answer, message, open, reason, request, seen};
+    use super::super::testing::{
+        APPEND, Answer, Fixture, STREAM_PULLS, TAIL, answer, message, open, reason, request, seen,
+    };
     use super::*;
 
     #[tokio::test]
@@ -103,6 +111,26 @@ mod tests {
         let handler = service_fn(|_: Request<_>| pending::<Answer>());
         let response = fixture.stack.layer(handler).oneshot(request(TAIL)).await.unwrap();
         assert_eq!(reason(&seen(response).await.1), "DRAINING");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_its_caller_fills_ends_by_its_handler() {
+        let fixture = Fixture::new();
+        fixture.drain.cancel();
+        let handler = service_fn(|request: Request<_>| async {
+            Draining::of(&tonic::Request::from_http(request)).begun().await;
+            open(vec![message(), message()])
+        });
+        let response = fixture
+            .stack
+            .layer(handler)
+            .oneshot(request(STREAM_PULLS))
+            .await
+            .unwrap();
+        let mut body = Box::pin(response.into_body());
+        for _ in 0..2 {
+            assert!(body.frame().await.unwrap().unwrap().is_data());
+        }
     }
 
     #[tokio::test]

@@ -15,6 +15,8 @@ pub struct Method {
     pub retry_safe: bool,
     /// Whether either side streams.
     pub streaming: bool,
+    /// Whether its callers stream.
+    pub client_streaming: bool,
 }
 
 impl Method {
@@ -43,6 +45,7 @@ pub(super) static UNKNOWN: Method = Method {
     pattern: "unknown",
     retry_safe: true,
     streaming: false,
+    client_streaming: false,
 };
 
 const fn health(path: &'static str, name: &'static str, streaming: bool) -> Method {
@@ -53,6 +56,7 @@ const fn health(path: &'static str, name: &'static str, streaming: bool) -> Meth
         pattern: "health",
         retry_safe: true,
         streaming,
+        client_streaming: false,
     }
 }
 
@@ -64,5 +68,7 @@ const fn reflection(path: &'static str) -> Method {
         pattern: "reflection",
         retry_safe: true,
         streaming: true,
+        // Others serve it: it ends like a stream of answers.
+        client_streaming: false,
     }
 }

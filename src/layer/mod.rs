@@ -32,7 +32,7 @@ use self::metrics::{Counters, Metrics};
 use self::trace::{Sampling, Trace};
 use crate::config;
 
-pub use call::{Call, Caller, Degraded};
+pub use call::{Call, Caller, Degraded, Draining};
 pub use method::{METHODS, Method};
 
 /// The layers, ready to be put around the routes by `tonic::transport::Server::layer`.

@@ -24,6 +24,7 @@ pub(super) const GET: &str = "/redisgateway.v1.Cache/Get";
 pub(super) const APPEND: &str = "/redisgateway.v1.BuildLogs/Append";
 pub(super) const LIST: &str = "/redisgateway.v1.BuildLogs/ListEntries";
 pub(super) const TAIL: &str = "/redisgateway.v1.BuildLogs/Tail";
+pub(super) const STREAM_PULLS: &str = "/redisgateway.v1.PullMetrics/StreamPulls";
 pub(super) const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// A stack and what can be done to it from outside.

@@ -117,6 +117,18 @@ pub fn rpush(key: Bytes, values: impl IntoIterator<Item = Bytes>) -> Command<Onc
     Command::new("RPUSH", std::iter::once(key).chain(values).collect())
 }
 
+/// `HGETALL key`: fields and values in turn; empty without a key.
+pub fn hgetall(key: Bytes) -> Command<Repeatable, Vec<Bytes>> {
+    Command::new("HGETALL", vec![key])
+}
+
+/// `SCAN cursor MATCH pattern COUNT count`: where to go on, and keys that were found; 0 is the beginning and the end.
+pub fn scan(cursor: u64, pattern: &'static str, count: u64) -> Command<Repeatable, (Bytes, Vec<Bytes>)> {
+    let (matching, counting) = (Bytes::from_static(b"MATCH"), Bytes::from_static(b"COUNT"));
+    let pattern = Bytes::from_static(pattern.as_bytes());
+    Command::new("SCAN", vec![number(cursor), matching, pattern, counting, number(count)])
+}
+
 /// `BLPOP key … seconds`: the key that had an element, and the element; none when the time ran out.
 pub(super) fn blpop(keys: &[Bytes], seconds: f64) -> Command<Once, Option<(Bytes, Bytes)>> {
     let timeout = Bytes::from(format!("{seconds:.3}"));

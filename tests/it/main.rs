@@ -6,6 +6,7 @@ mod content_tracker;
 mod embedded;
 mod harness;
 mod invariants;
+mod pull_metrics;
 mod redis_faults;
 mod replay;
 mod rpc_faults;

@@ -54,11 +54,7 @@ impl Stand {
 
     /// How often scripts ran, as Redis counts.
     async fn scripts_run(&self) -> u64 {
-        let stats: String = self.server.run(&["INFO", "commandstats"]).await;
-        stats
-            .lines()
-            .find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next())
-            .map_or(0, |calls| calls.parse().unwrap())
+        self.server.calls("evalsha").await
     }
 
     /// Ends the gateway and checks that it leaves nothing behind.

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use redis_gateway::config::{
-    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server, Telemetry,
+    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server,
+    Telemetry,
 };
 
 /// A gateway on free ports of loopback, without endpoints.

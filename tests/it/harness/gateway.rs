@@ -7,6 +7,7 @@ use redis_gateway::{
     gateway::{self, Listeners},
     proto::{
         build_logs_client::BuildLogsClient, cache_client::CacheClient, content_tracker_client::ContentTrackerClient,
+        pull_metrics_client::PullMetricsClient,
     },
     status::DOMAIN,
 };
@@ -80,6 +81,11 @@ impl Gateway {
         (code, body.to_owned())
     }
 
+    /// Where it takes calls.
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
     /// A new connection.
     pub(crate) async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.grpc))
@@ -103,6 +109,11 @@ impl Gateway {
     /// A client of the content tracker, on a connection of its own.
     pub(crate) async fn content_tracker(&self) -> ContentTrackerClient<Channel> {
         ContentTrackerClient::new(self.channel().await)
+    }
+
+    /// A client of pull metrics, on a connection of its own.
+    pub(crate) async fn pull_metrics(&self) -> PullMetricsClient<Channel> {
+        PullMetricsClient::new(self.channel().await)
     }
 
     /// A client of the health service, on a connection of its own.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -57,7 +57,8 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    upstream: SocketAddr,
+    /// Guards where new connections lead to.
+    upstream: Mutex<SocketAddr>,
     rules: watch::Sender<Rules>,
     open: watch::Sender<BTreeSet<u64>>,
     accepted: AtomicU64,
@@ -93,7 +94,7 @@ impl Proxy {
             cut: (0, Cut::Fin),
         };
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: Mutex::new(upstream),
             rules: watch::Sender::new(rules),
             open: watch::Sender::new(BTreeSet::new()),
             accepted: AtomicU64::new(0),
@@ -109,6 +110,11 @@ impl Proxy {
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Leads connections to come to another server, as a failover does.
+    pub(crate) fn lead_to(&self, upstream: SocketAddr) {
+        *self.shared.upstream.lock().unwrap() = upstream;
     }
 
     /// Sets what happens on all connections, those to come included.
@@ -236,7 +242,8 @@ async fn listen(shared: Arc<Shared>, first: TcpListener, addr: SocketAddr) {
 
 async fn serve(shared: Arc<Shared>, id: u64, mut client: TcpStream) {
     let mut ends = shared.rules.subscribe();
-    if let Ok(mut upstream) = TcpStream::connect(shared.upstream).await {
+    let to = *shared.upstream.lock().unwrap();
+    if let Ok(mut upstream) = TcpStream::connect(to).await {
         let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
         let (mut from_client, mut to_client) = client.split();
         let (mut from_upstream, mut to_upstream) = upstream.split();

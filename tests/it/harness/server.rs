@@ -180,9 +180,14 @@ impl RedisServer {
 
     /// Runs one command given as words, as `redis-cli` would.
     pub(crate) async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.run_on(0, words).await
+    }
+
+    /// The same on the database `db`.
+    pub(crate) async fn run_on<T: redis::FromRedisValue>(&self, db: i64, words: &[&str]) -> T {
         let mut cmd = redis::Cmd::new();
         cmd.arg(words);
-        match cmd.query_async(&mut self.client().await).await {
+        match cmd.query_async(&mut self.client_of(db).await).await {
             Ok(value) => value,
             Err(error) => panic!("{}: {error}\n{}", words.join(" "), self.log()),
         }
@@ -196,6 +201,15 @@ impl RedisServer {
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.and_then(|value| value.parse().ok())
             .unwrap_or_else(|| panic!("no number {field} in INFO"))
+    }
+
+    /// How often a command ran, scripts' own included, such as `evalsha`.
+    pub(crate) async fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.run(&["INFO", "commandstats"]).await;
+        let calls = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&calls));
+        line.and_then(|rest| rest.split(',').next())
+            .map_or(0, |calls| calls.parse().unwrap())
     }
 
     /// The connections that others than the test hold, as `CLIENT LIST` shows them.

@@ -96,7 +96,7 @@ fn layers_of_the_house(path: &str, code: &str) -> Vec<String> {
         let built = "only src/status.rs builds a gRPC status: add a function there";
         found.extend(never(code, STATUS_MAKERS, built));
     }
-    if pattern && file == "service.rs" {
+    if pattern && (file == "service.rs" || path.contains("/service/")) {
         let why = "service.rs turns messages into the pattern's own types and back: this belongs into store.rs";
         found.extend(never(code, KEY_PARTS, why));
         let means = [

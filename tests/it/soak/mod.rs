@@ -3,6 +3,8 @@
 
 mod appends;
 mod crash;
+mod flush;
+mod pulls;
 mod silence;
 mod tail;
 

@@ -1,0 +1,293 @@
+//! Pulls that are counted, claimed and written to a database, while claimers die and Redis restarts: each once.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use redis_gateway::config::Endpoint;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::pulls::{REPOSITORIES, TAGS, Tally, count};
+use crate::harness::{Gateway, Peer, RedisServer, at, config, eventually, heavy, patience, python_says, seeded, soak};
+
+const CALLERS: usize = 16;
+const CLAIMERS: usize = 3;
+/// Where a claimer dies, in turn.
+const STEPS: [&str; 4] = ["claimed", "in-transaction", "written", "committed"];
+
+/// Redis, two gateways and a database.
+struct Stand {
+    server: RedisServer,
+    gateways: [Gateway; 2],
+    folder: TempDir,
+}
+
+impl Stand {
+    async fn new() -> Self {
+        let server = RedisServer::new().append_only().start().await;
+        let mut config = config();
+        config.endpoints.pull_metrics = Some(Endpoint {
+            db: 1,
+            ..at(server.addr())
+        });
+        // Short, so that what a worker left behind comes up within the test.
+        config.pull_metrics.orphan_age = Duration::from_secs(3);
+        Stand {
+            gateways: [Gateway::start(config.clone()).await, Gateway::start(config).await],
+            server,
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn database(&self) -> String {
+        self.folder.path().join("pulls.sqlite").to_str().unwrap().to_owned()
+    }
+
+    fn redis(&self) -> String {
+        format!("redis://{}/1", self.server.addr())
+    }
+
+    fn gateway(&self, n: usize) -> String {
+        self.gateways[n % 2].grpc().to_string()
+    }
+
+    async fn producer(&self, seed: usize) -> Peer {
+        let args = ["--redis", &self.redis(), "--seed", &seed.to_string()].map(Into::into);
+        let keys = [format!("--repositories={REPOSITORIES}"), format!("--tags={TAGS}")];
+        Peer::start("produce_pulls.py", None, &[&args[..], &keys].concat()).await
+    }
+
+    /// Counts pulls through both gateways, a share by each caller.
+    async fn callers(&self, pulls: u64, random: &mut StdRng) -> JoinSet<Tally> {
+        let mut callers = JoinSet::new();
+        for n in 0..CALLERS {
+            let client = self.gateways[n % 2].pull_metrics().await;
+            callers.spawn(count(client, n, pulls / CALLERS as u64, StdRng::from_rng(random)));
+        }
+        callers
+    }
+
+    /// Flushes until no pull is left in Redis.
+    async fn flush_all(&self) {
+        let end = Instant::now() + patience();
+        loop {
+            let left: Vec<String> = self.server.run_on(1, &["KEYS", "pull_events:*"]).await;
+            if left.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "{} keys are left, such as {}",
+                left.len(),
+                left[0]
+            );
+            let claimer = claimer(&self.database(), self.gateway(0), &[]).await;
+            sleep(Duration::from_millis(500)).await;
+            claimer.terminate().await;
+        }
+    }
+
+    /// Pulls that the gateways have taken on.
+    async fn taken(&self) -> u64 {
+        let mut taken = 0;
+        for gateway in &self.gateways {
+            let (_, text) = gateway.admin("/metrics").await;
+            let sample = "redis_gateway_pull_metrics_pulls_total{mode=\"waited\"} ";
+            let value = text.lines().find_map(|line| line.strip_prefix(sample));
+            taken += value.map_or(0, |value| value.parse::<u64>().unwrap());
+        }
+        taken
+    }
+
+    /// The pulls in the database, by its manifests.
+    async fn in_database(&self) -> u64 {
+        sql(
+            Path::new(&self.database()),
+            "SELECT ifnull(sum(pull_count), 0) FROM manifest_pulls",
+        )
+        .await
+    }
+
+    async fn stop(self) {
+        for gateway in self.gateways {
+            gateway.stop().await;
+        }
+    }
+}
+
+async fn claimer(database: &str, gateway: String, more: &[String]) -> Peer {
+    // A lease that ends within the test.
+    let args = ["--database", database, "--lease", "2", "--interval", "0.05"].map(Into::into);
+    Peer::start("claimer.py", Some(gateway), &[&args, more].concat()).await
+}
+
+async fn sql(database: &Path, query: &str) -> u64 {
+    let lines =
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=30).execute(sys.argv[2]).fetchone()[0])";
+    python_says(lines, &[database.to_str().unwrap(), query])
+        .await
+        .parse()
+        .unwrap()
+}
+
+/// How many claimers died at each of [`STEPS`].
+type Deaths = Arc<[AtomicU64; 4]>;
+
+/// What claimers did that did not die.
+#[derive(Debug, Default)]
+struct Done {
+    failures: u64,
+    left_out: u64,
+    given_back: u64,
+    lost: u64,
+}
+
+impl Done {
+    fn note(&mut self, report: &Value) {
+        let number = |name: &str| report[name].as_u64().unwrap();
+        self.failures += number("failures");
+        self.left_out += number("left_out");
+        self.given_back += number("given_back");
+        self.lost += number("lost");
+    }
+}
+
+/// One claimer after the other, each to die at the next step after a few claims and to fail its database now and then, until told
+/// to stop.
+async fn dying_claimers(
+    database: String,
+    gateway: String,
+    stop: Arc<AtomicBool>,
+    deaths: Deaths,
+    first: usize,
+) -> Done {
+    let mut done = Done::default();
+    for step in first.. {
+        let faults = [
+            format!("--die-at={}", STEPS[step % 4]),
+            format!("--die-after={}", 1 + step % 3),
+            "--fail-database=0.1".into(),
+            format!("--seed={step}"),
+            "--max-keys=700".into(),
+        ];
+        let mut claimer = claimer(&database, gateway.clone(), &faults).await;
+        let stopped = async {
+            while !stop.load(Relaxed) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let report = tokio::select! {
+            report = claimer.ended() => report,
+            () = stopped => {
+                claimer.tell_to_end();
+                claimer.ended().await
+            }
+        };
+        match report {
+            Some(report) => done.note(&report),
+            None => {
+                deaths[step % 4].fetch_add(1, Relaxed);
+            }
+        }
+        if stop.load(Relaxed) {
+            break;
+        }
+    }
+    done
+}
+
+/// Counts pulls in all ways, and directly, while claimers die, until all is in the database. `restarts` of Redis on the way.
+async fn run(pulls: u64, restarts: usize) -> (Tally, u64) {
+    let mut random = seeded();
+    let mut stand = Stand::new().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let deaths = Deaths::default();
+    let mut claimers = JoinSet::new();
+    for n in 0..CLAIMERS {
+        claimers.spawn(dying_claimers(
+            stand.database(),
+            stand.gateway(n),
+            stop.clone(),
+            deaths.clone(),
+            n,
+        ));
+    }
+    let producer = stand.producer(7).await;
+    let began = Instant::now();
+    let mut callers = stand.callers(pulls, &mut random).await;
+    for n in 0..restarts {
+        // After a share of the pulls each time.
+        let share = pulls * (n as u64 + 1) / (restarts as u64 + 1);
+        let end = Instant::now() + 20 * patience();
+        while stand.taken().await < share {
+            assert!(Instant::now() < end, "{share} pulls were not taken on");
+            sleep(Duration::from_millis(20)).await;
+        }
+        stand.server.kill();
+        stand.server.restart().await;
+    }
+    let mut tally = Tally::default();
+    while let Some(told) = callers.join_next().await {
+        tally += told.unwrap();
+    }
+    let elapsed = began.elapsed();
+    // However short the run.
+    eventually("a claimer has died at each step", async || {
+        deaths.iter().all(|deaths| deaths.load(Relaxed) > 0)
+    })
+    .await;
+    let direct = producer.terminate().await;
+    let number = |name: &str| direct[name].as_u64().unwrap();
+    let direct = Tally {
+        acknowledged: number("acknowledged"),
+        unknown: number("unknown"),
+        not_executed: number("not_executed"),
+    };
+    stop.store(true, Relaxed);
+    let done = claimers.join_all().await;
+    stand.flush_all().await;
+    let sum = stand.in_database().await;
+    println!(
+        "{CALLERS} callers in {elapsed:?}: {tally:?}; directly: {direct:?}; {restarts} restarts; claimers died {deaths:?} times at \
+         {STEPS:?}, the others: {done:?}; in the database: {sum}"
+    );
+    assert!(direct.acknowledged > 100, "too little direct traffic");
+    stand.stop().await;
+    tally += direct;
+    (tally, sum)
+}
+
+fn pulls() -> u64 {
+    if soak() { 1_000_000 } else { 20_000 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flush_counts_once_with_kills_at_each_step() {
+    let _one = heavy().await;
+    let (tally, sum) = run(pulls(), 0).await;
+    assert_eq!((tally.unknown, tally.not_executed), (0, 0));
+    assert_eq!(sum, tally.acknowledged, "in the database, and acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flush_counts_once_with_kills_at_each_step_and_restarts_of_redis() {
+    let _one = heavy().await;
+    let (tally, sum) = run(pulls(), 2).await;
+    println!(
+        "acknowledged {} <= in the database {sum} <= and unknown {}",
+        tally.acknowledged,
+        tally.sent()
+    );
+    assert!((tally.acknowledged..=tally.sent()).contains(&sum));
+}
