@@ -34,7 +34,7 @@ static CLAIM_PULLS: Script<Once> = Script::new(
 static SEAL_CLAIM: Script<Once> = Script::new(
     "seal_claim-1",
     include_str!("seal_claim-1.lua"),
-    "4f9f39ba4856c56017c796c1ea652e641d476aef",
+    "afcd309a3d374a3206f8dad072dc8e95c98cee98",
 );
 
 static COMMIT_CLAIM: Script<Once> = Script::new(
@@ -52,7 +52,7 @@ static GIVE_BACK_CLAIM: Script<Once> = Script::new(
 static EXTEND_CLAIM: Script<Once> = Script::new(
     "extend_claim-1",
     include_str!("extend_claim-1.lua"),
-    "0d1162596f7637db45f00fb9e7b0c096c40810b2",
+    "2368437ed6112dc66f01121854be18ec3409ecdc",
 );
 
 /// A claim's id: 32 hexadecimal digits.

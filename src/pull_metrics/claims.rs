@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::seq::SliceRandom as _;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -19,6 +19,9 @@ use super::metrics::{ClaimEvent, Metrics};
 use super::rows::{self, ClaimedKey, DroppedKey, ManifestPulls, TagPulls};
 use crate::deadline::Deadline;
 use crate::redis::{Endpoint, Error};
+
+/// How long after Redis was away it is asked again for what stands in a claim.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Keys that were claimed together.
 #[derive(Debug)]
@@ -224,7 +227,13 @@ impl Claims {
 
     /// Ends the steps of a claim, and reads what it has.
     async fn seal(&self, id: &ClaimId, more: bool, lease: Duration, by: Deadline) -> Result<Claimed, Error> {
-        let sealed = self.store.seal(id, lease, by).await?;
+        let sealed = loop {
+            match self.store.seal(id, lease, by).await {
+                // Nothing was executed. The connection that took the last step's answer with it is soon replaced.
+                Err(Error::Unavailable) if Instant::now() + RETRY < by.instant() => sleep(RETRY).await,
+                sealed => break sealed?,
+            }
+        };
         if sealed.is_empty() {
             return Ok(Claimed { claim: None, more });
         }

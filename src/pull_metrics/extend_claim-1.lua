@@ -6,6 +6,7 @@
 local record, claim, leases = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends, ttl = (now + ARGV[3]) .. ' ' .. claim, ARGV[3] + ARGV[4]
 
 -- Who holds a key: nobody if it was given back, or if its lease is long gone.
 local function holder(name)
@@ -22,7 +23,7 @@ local held, lost = 0, {}
 for _, name in ipairs(redis.call('HKEYS', record)) do
   if name ~= 'state' then
     if (holder(name) or claim) == claim and redis.call('EXISTS', name) == 1 then
-      redis.call('SET', leases .. name, (now + ARGV[3]) .. ' ' .. claim, 'PX', ARGV[3] + ARGV[4])
+      redis.call('SET', leases .. name, ends, 'PX', ttl)
       held = held + 1
     else
       lost[#lost + 1] = name

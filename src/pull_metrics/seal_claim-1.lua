@@ -6,6 +6,7 @@
 local record, claim, leases = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends, ttl = (now + ARGV[3]) .. ' ' .. claim, ARGV[3] + ARGV[4]
 
 -- See claim_pulls for why a write comes first.
 redis.call('PEXPIRE', record, ARGV[5])
@@ -19,11 +20,13 @@ redis.call('PEXPIRE', record, ARGV[5])
 local keys = {}
 for n = 1, #names, 2 do
   local name = names[n]
-  local held = redis.call('GET', leases .. name)
-  if held and held:match(' (.*)$') == claim and redis.call('EXISTS', name) == 1 then
-    redis.call('SET', leases .. name, (now + ARGV[3]) .. ' ' .. claim, 'PX', ARGV[3] + ARGV[4])
-    keys[#keys + 1] = {name, tonumber(names[n + 1]), redis.call('HMGET', name, 'repository_id', 'tag_name',
-      'manifest_digest', 'pull_count', 'last_pull_timestamp', 'pull_method')}
+  local lease = leases .. name
+  local held = redis.call('GET', lease)
+  local fields = held and held:match(' (.*)$') == claim and redis.call('HMGET', name, 'repository_id', 'tag_name',
+    'manifest_digest', 'pull_count', 'last_pull_timestamp', 'pull_method')
+  if fields and (fields[1] or redis.call('EXISTS', name) == 1) then
+    redis.call('SET', lease, ends, 'PX', ttl)
+    keys[#keys + 1] = {name, tonumber(names[n + 1]), fields}
   else
     -- The claim took longer than its lease and lost it, or somebody who knows no leases has deleted it.
     redis.call('HDEL', record, name)

@@ -172,6 +172,7 @@ async fn write_all(
             continue;
         };
         let claim = claim.into_inner();
+        assert!(claim.dropped.is_empty());
         if claim.claim_id.is_empty() || rng.random_bool(0.1) {
             tokio::task::yield_now().await;
             continue;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use redis_gateway::proto::ClaimPullsRequest;
 use tonic::Code;
 
-use super::{DB, Flusher, LONG, fresh_key, leases, names, pulled, standing};
+use super::{DB, Flusher, LONG, fresh_key, lease_end, leases, names, now, pulled, standing};
 use crate::harness::{Cut, Mode, Proxy, RedisServer, at, eventually, reason, within};
 
 /// Each way through the proxy takes so long: time to see a step in Redis and do something before its answer.
@@ -179,6 +179,50 @@ async fn claim_that_redis_sleeps_over_is_given_back() {
         "all of them, in one claim"
     );
     assert_eq!(stand.flusher.commit(&claim.claim_id).await.unwrap().deleted, 100);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn claim_slower_than_its_lease_hands_out_nothing_that_another_took() {
+    let stand = Stand::with(1_200).await;
+    let other = Flusher::on(&stand.server).await;
+    stand.proxy.set(Mode::Delay(WAY * 2));
+    let slow = ClaimPullsRequest {
+        max_keys: 2_000,
+        lease_seconds: 1,
+    };
+    let mut pulls = stand.flusher.pulls.clone();
+    let (slow, taken) = tokio::join!(pulls.claim_pulls(within(Duration::from_secs(20), slow)), async {
+        stand.step_is_done().await;
+        // One page, whose lease ends before the others are seen.
+        let mut held = standing(&stand.server).await;
+        held.retain(|name| name.contains(":processing:"));
+        let end = lease_end(&stand.server, held.first().unwrap()).await;
+        eventually("the lease ends", async || now(&stand.server).await >= end).await;
+        let mut taken = BTreeSet::new();
+        eventually("some of the page are taken", async || {
+            taken.extend(names(&other.claim(20, LONG).await));
+            !held.is_disjoint(&taken)
+        })
+        .await;
+        taken
+    });
+    let slow = slow.unwrap().into_inner();
+    stand.proxy.set(Mode::Pass);
+    assert!(taken.is_disjoint(&names(&slow)), "in two hands");
+    assert_eq!(slow.keys.len() + taken.len(), 1_200);
+    // The lease of all counts from the end of the claim.
+    let mut ends = BTreeSet::new();
+    for key in &slow.keys {
+        ends.insert(lease_end(&stand.server, &key.name).await);
+    }
+    assert_eq!(ends.len(), 1);
+    let committed = stand.flusher.commit(&slow.claim_id).await.unwrap();
+    assert_eq!(
+        (committed.deleted, committed.lost.len()),
+        (i64::try_from(slow.keys.len()).unwrap(), 0)
+    );
+    other.stop().await;
     stand.stop().await;
 }
 

@@ -29,6 +29,14 @@ async fn stat(server: &RedisServer, command: &str, field: &str) -> f64 {
     value.map_or(0.0, |value| value.parse().unwrap())
 }
 
+/// The microseconds of the longest script in the slow log; 0 if none is there.
+async fn slowest_script(server: &RedisServer) -> u64 {
+    type Entry = (u64, u64, u64, Vec<String>, String, String);
+    let slow: Vec<Entry> = server.run(&["SLOWLOG", "GET", "-1"]).await;
+    let scripts = slow.iter().filter(|entry| entry.3[0].eq_ignore_ascii_case("EVALSHA"));
+    scripts.map(|entry| entry.2).max().unwrap_or(0)
+}
+
 #[tokio::test]
 async fn claims_go_in_small_steps_past_many_other_keys() {
     let _one = heavy().await;
@@ -38,6 +46,10 @@ async fn claims_go_in_small_steps_past_many_other_keys() {
     others(&mut db, 100_000).await;
     pulled(&mut db, 0..4_000, 1).await;
     server.run::<()>(&["CONFIG", "RESETSTAT"]).await;
+    server
+        .run::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "1000"])
+        .await;
+    server.run::<()>(&["SLOWLOG", "RESET"]).await;
     let mut claimed = BTreeSet::new();
     loop {
         let claim = flusher.claim(2_000, LONG).await;
@@ -56,17 +68,15 @@ async fn claims_go_in_small_steps_past_many_other_keys() {
         }
     }
     assert_eq!(claimed.len(), 4_000);
-    let (scans, scripts) = (
+    let (scans, scan) = (
         stat(&server, "scan", "calls").await,
-        stat(&server, "evalsha", "calls").await,
+        stat(&server, "scan", "usec_per_call").await,
     );
-    let longest = stat(&server, "evalsha", "usec_per_call").await;
-    println!(
-        "{scans} scans of {} us, {scripts} scripts of {longest} us",
-        stat(&server, "scan", "usec_per_call").await
-    );
+    let longest = slowest_script(&server).await;
+    println!("{scans} scans of {scan} us; the longest script took {longest} us");
     assert!((200.0..=1_000.0).contains(&scans), "{scans} scans");
-    assert!(longest < 10_000.0, "scripts take {longest} us on average");
+    // A few thousandths of a second; more only if the machine stops Redis.
+    assert!(longest < 50_000, "a script took {longest} us");
     assert_eq!(stat(&server, "keys", "calls").await, 0.0);
     flusher.stop().await;
 }

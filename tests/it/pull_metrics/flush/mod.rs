@@ -125,6 +125,8 @@ fn fresh_key(n: usize) -> String {
 /// Leaves the keys of manifests `numbers` as pulls by their digests do, `count` pulls each.
 async fn pulled(db: &mut MultiplexedConnection, numbers: impl IntoIterator<Item = usize>, count: u64) {
     let mut pipeline = redis::pipe();
+    // A key is there with all of its fields or not at all, as from the scripts.
+    pipeline.atomic();
     for n in numbers {
         let key = fresh_key(n);
         pipeline.cmd("HINCRBY").arg(&key).arg("pull_count").arg(count);
@@ -164,20 +166,20 @@ async fn now(server: &RedisServer) -> u64 {
     seconds * 1000 + micros / 1000
 }
 
-/// Waits until the leases of `claim` have ended.
-async fn leases_end(server: &RedisServer, claim: &ClaimPullsResponse) {
-    let mut end = 0;
-    for key in &claim.keys {
-        let lease = format!("redis-gateway:v1:pull_metrics:lease:{}", key.name);
-        let lease: String = server.run_on(DB, &["GET", &lease]).await;
-        let (ends, holder) = lease.split_once(' ').unwrap();
-        assert_eq!(holder, claim.claim_id);
-        end = end.max(ends.parse().unwrap());
-    }
-    eventually("the leases end", async || now(server).await >= end).await;
+/// When the lease of a claimed key ends, by the server's clock.
+async fn lease_end(server: &RedisServer, name: &str) -> u64 {
+    let lease = format!("redis-gateway:v1:pull_metrics:lease:{name}");
+    let lease: String = server.run_on(DB, &["GET", &lease]).await;
+    lease.split_once(' ').unwrap().0.parse().unwrap()
 }
 
-/// Every number of `/metrics` of the flush, by name and labels.
+/// Waits until the lease of `claim` has ended.
+async fn leases_end(server: &RedisServer, claim: &ClaimPullsResponse) {
+    let end = lease_end(server, &claim.keys[0].name).await;
+    eventually("the lease ends", async || now(server).await >= end).await;
+}
+
+/// A number of the flush in `/metrics`, by the metric's name and labels; 0 if it is not there.
 async fn counted(gateway: &Gateway, metric: &str) -> u64 {
     let (_, metrics) = gateway.admin("/metrics").await;
     let line = metrics
