@@ -2,8 +2,8 @@
 
 import sys
 
-from client import BuildLogs, lines_of
-from redisgateway.v1 import build_logs_pb2 as pb
+from client import Service, lines_of
+from redisgateway.v1 import build_logs_pb2 as pb, build_logs_pb2_grpc
 
 BATCH_ENTRIES = 500
 BATCH_BYTES = 1 << 20
@@ -22,7 +22,7 @@ def batches(entries):
 
 
 def main(build_id, path):
-    logs = BuildLogs()
+    logs = Service(pb, build_logs_pb2_grpc.BuildLogsStub)
     entries = [pb.LogEntry(message=pb.LogMessage(message=line)) for line in lines_of(path)]
     # A page's answer names the log's length too: a build that has a log is continued.
     length = logs.call("ListEntries", pb.ListEntriesRequest(build_id=build_id, start=-1, page_size=1)).length

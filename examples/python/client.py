@@ -5,8 +5,6 @@ import time
 
 import grpc
 
-from redisgateway.v1 import build_logs_pb2, build_logs_pb2_grpc
-
 TARGET = os.environ.get("GATEWAY", "127.0.0.1:50051")
 TIMEOUT = 5.0  # seconds, for one attempt
 PATIENCE = 60.0  # seconds, for all attempts of one call
@@ -28,13 +26,15 @@ def channel(target=TARGET):
     return grpc.insecure_channel(target, options)
 
 
-class BuildLogs:
-    """Calls of redisgateway.v1.BuildLogs, repeated where the method's `idempotency_level` says that this is safe."""
+class Service:
+    """Calls of one service, repeated where the method's `idempotency_level` says that this is safe.
 
-    def __init__(self, target=TARGET):
-        self.stub = build_logs_pb2_grpc.BuildLogsStub(channel(target))
-        service = build_logs_pb2.DESCRIPTOR.services_by_name["BuildLogs"]
-        self.methods = service.methods_by_name
+    `pb` is the module of its messages, `stub` the class that was made for it, such as `BuildLogsStub`.
+    """
+
+    def __init__(self, pb, stub, target=TARGET):
+        self.stub = stub(channel(target))
+        self.methods = pb.DESCRIPTOR.services_by_name[stub.__name__.removesuffix("Stub")].methods_by_name
 
     def call(self, method, request):
         options = self.methods[method].GetOptions()
@@ -49,12 +49,12 @@ class BuildLogs:
             time.sleep(wait)
 
 
-def backoff():
-    """Waits between attempts, in seconds: 0.05 doubled up to 1."""
-    wait = 0.05
+def backoff(first=0.05, most=1.0):
+    """Waits between attempts, in seconds: the first, doubled up to the most."""
+    wait = first
     while True:
         yield wait
-        wait = min(2 * wait, 1.0)
+        wait = min(2 * wait, most)
 
 
 def lines_of(path):

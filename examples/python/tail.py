@@ -7,8 +7,8 @@ import time
 
 import grpc
 
-from client import BuildLogs, backoff
-from redisgateway.v1 import build_logs_pb2 as pb
+from client import Service, backoff
+from redisgateway.v1 import build_logs_pb2 as pb, build_logs_pb2_grpc
 
 
 class Tail:
@@ -38,7 +38,7 @@ class Tail:
 
 def follow(build_id):
     """All entries of a build's log, without end."""
-    logs = BuildLogs()
+    logs = Service(pb, build_logs_pb2_grpc.BuildLogsStub)
     tail = Tail(build_id)
     waits = backoff()
     while True:
