@@ -5,21 +5,14 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"os"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
+	"example/gateway"
 	pb "example/stubs/redisgateway/v1"
 )
 
 func main() {
-	target := os.Getenv("GATEWAY")
-	if target == "" {
-		target = "127.0.0.1:50051"
-	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := gateway.Connect()
 	if err != nil {
 		log.Fatal(err)
 	}
