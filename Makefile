@@ -18,14 +18,14 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 
 test: lint rust-tests quickstart ## Runs everything that judges a change
 
-rust-tests:
+rust-tests: python-stubs
 	@.ci/need cargo cc redis-server
+	$(PYTHON) -B tests/peers/database_test.py
 	cargo test --locked
 
 quickstart: ## Runs the README's first steps from start to end
-	@.ci/need cargo cc redis-server
-	@if $(MAKE) --no-print-directory python-stubs; then examples/quickstart.sh; \
-	else echo "not run: examples/quickstart.sh (no python3 with venv and pip)"; fi
+	@.ci/need cargo cc redis-server python3
+	examples/quickstart.sh
 
 lint: lint-rust lint-proto lint-python deny ## Runs what judges a change without running it
 
@@ -41,14 +41,14 @@ lint-proto:
 
 lint-python:
 	@if command -v python3 >/dev/null; \
-	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py benches/*.py; \
+	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/peers/*.py benches/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
 deny:
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
 
-soak: ## Runs the long proofs whole and prints their counts
+soak: python-stubs ## Runs the long proofs whole and prints their counts
 	@.ci/need cargo cc redis-server
 	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
 
@@ -57,7 +57,7 @@ bench: python-stubs ## Measures the gateway against a bare RPC and against Redis
 	cargo build --locked --release --bin redis-gateway --example bare
 	$(PYTHON) benches/compare.py
 
-python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python needs
+python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python and the tests need
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=examples/python --pyi_out=examples/python \
 	  --grpc_python_out=examples/python proto/redisgateway/v1/*.proto
 
