@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The README's first steps from start to end, beside whatever else runs here: a gateway of its own on sockets and data of its
-# own, the lines of a real build log appended, followed, and read back past the gateway; then Ctrl-C.
+# own, the lines of a real build log appended, followed, and read back past the gateway, pulls counted and flushed to a
+# database; then Ctrl-C.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,8 +47,26 @@ cmp "$here/build.log" "$here/tailed.log"
 echo "tail: $lines lines, equal to the file"
 timeout 30 "$python" examples/python/read.py "$build" --compare "$here/build.log"
 
+pull() { timeout 60 "$python" examples/python/pull.py 7 "$1" sha256:5f70bf18 --count "$2"; }
+# By tag, and by tag or digest: what the database must hold.
+flushed() {
+  "$python" - "$here/pulls.db" "$1" "$2" <<'END'
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+counts = [database.execute(f"SELECT sum(pull_count) FROM {pulls}").fetchone()[0] for pulls in ("tag_pulls", "manifest_pulls")]
+sys.exit(counts != [int(count) for count in sys.argv[2:]] and f"error: the database holds {counts}")
+END
+}
+pull latest 2500
+pull "" 500
+timeout 60 "$python" examples/python/flush.py --database "$here/pulls.db" --once
+flushed 2500 3000
+
 if command -v go >/dev/null && make --no-print-directory go-stubs >/dev/null; then
   (cd examples/go && timeout 120 go run .)
+  pull latest 50
+  (cd examples/go && timeout 300 go run ./flush -database "$here/pulls.db" -once)
+  flushed 2550 3050
 else
   echo "not run: examples/go (no go, or no buf to make its stubs)"
 fi
