@@ -2,10 +2,11 @@
 //! `pull_metrics` endpoint.
 //!
 //! A pull is parsed by `service`, waits in the `window` for others of its key, and is written by `store`; one that is buffered
-//! waits in the `buffer` until Redis takes it. A flush is the matter of `claims`, which says who holds which key; `rows` says what
-//! claimed keys add up to.
+//! waits in the `buffer` until Redis takes it. A flush is the matter of `claims`, which says who holds which key, as `claim_store` keeps it
+//! in Redis; `rows` says what claimed keys add up to.
 
 mod buffer;
+mod claim_store;
 mod claims;
 mod metrics;
 mod pulls;

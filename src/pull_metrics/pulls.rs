@@ -77,6 +77,9 @@ impl Pulls {
         if timeout_at(by, self.window.settled()).await.is_err() {
             tracing::warn!("pulls were still being counted at the end of the drain");
         }
+        if timeout_at(by, self.claims.settled()).await.is_err() {
+            tracing::warn!("a claim was still being made at the end of the drain: it comes up again");
+        }
         self.buffer.drain(by).await;
     }
 }

@@ -1,4 +1,5 @@
-"""claimer.py --database FILE: runs examples/python/flush.py, which it makes fail or kills at a given step, until SIGTERM.
+"""claimer.py --database FILE: runs examples/python/flush.py, which it makes slow, or fail, or kills at a given step,
+until SIGTERM.
 
 Steps: `claimed`, before the database; `in-transaction`, all written and nothing committed; `written`, the database committed
 and CommitClaim not called; `committed`, CommitClaim answered and its names not noted.
@@ -12,6 +13,7 @@ import os
 import random
 import signal
 import sqlite3
+import time
 
 from peer import Database, begin, report
 
@@ -36,12 +38,17 @@ class Death:
 
 
 class FailingDatabase(Database):
-    def __init__(self, path, death, share, seed):
+    def __init__(self, path, death, share, seed, slowness):
         super().__init__(path)
         self.death = death
         self.share = share
+        self.slowness = slowness
         self.choose = random.Random(seed)
         self.failures = 0
+
+    def write(self, claim):
+        time.sleep(self.slowness)
+        return super().write(claim)
 
     def forget(self, now):
         super().forget(now)
@@ -95,11 +102,12 @@ def main():
     parser.add_argument("--die-at", choices=STEPS)
     parser.add_argument("--die-after", type=int, default=1, metavar="N", help="at the n-th time")
     parser.add_argument("--fail-database", type=float, default=0.0, metavar="SHARE", help="of transactions, from 0 to 1")
+    parser.add_argument("--slow-database", type=float, default=0.0, metavar="SECONDS", help="before each transaction")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     ending = begin()
     death = Death(args.die_at, args.die_after)
-    database = FailingDatabase(args.database, death, args.fail_database, args.seed)
+    database = FailingDatabase(args.database, death, args.fail_database, args.seed, args.slow_database)
     flush = FailingFlush(Service(pb, pull_metrics_pb2_grpc.PullMetricsStub), database, args.max_keys, args.lease)
     run(flush, args.interval, ending)
     report(failures=database.failures, **flush.counts)

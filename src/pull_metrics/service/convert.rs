@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::claims::Claim;
+use super::super::claims::Claimed;
 use super::super::rows::{self, Reason};
 use super::super::store::Statistics;
 use crate::proto::dropped_key::Reason as DropReason;
@@ -25,15 +25,21 @@ impl From<Statistics> for PullStatistics {
     }
 }
 
-impl From<Claim> for ClaimPullsResponse {
-    fn from(claim: Claim) -> Self {
+impl From<Claimed> for ClaimPullsResponse {
+    fn from(Claimed { claim, more }: Claimed) -> Self {
+        let Some(claim) = claim else {
+            return ClaimPullsResponse {
+                more,
+                ..ClaimPullsResponse::default()
+            };
+        };
         ClaimPullsResponse {
             claim_id: claim.id.into_string(),
             manifests: claim.manifests.into_iter().map(Into::into).collect(),
             tags: claim.tags.into_iter().map(Into::into).collect(),
             keys: claim.keys.into_iter().map(Into::into).collect(),
             dropped: claim.dropped.into_iter().map(Into::into).collect(),
-            more: false,
+            more,
         }
     }
 }

@@ -185,9 +185,8 @@ impl PullMetrics for Service {
         } = request.into_inner();
         let (most, lease) = (parse_most(max_keys)?, parse_lease(lease_seconds)?);
         let claimed = self.pulls(&call)?.claims.claim(most, lease, call.due()).await;
-        let (claim, more) = claimed.map_err(failed(call.method))?;
-        let claim = claim.map(ClaimPullsResponse::from).unwrap_or_default();
-        Ok(Response::new(ClaimPullsResponse { more, ..claim }))
+        let claimed = claimed.map_err(failed(call.method))?;
+        Ok(Response::new(claimed.into()))
     }
 
     async fn commit_claim(

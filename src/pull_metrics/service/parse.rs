@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::super::claims::ClaimId;
+use super::super::claim_store::ClaimId;
 use super::super::{Pull, Target, Timestamp, is_digest};
 use crate::{key, proto, status};
 

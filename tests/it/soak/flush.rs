@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::pulls::{REPOSITORIES, TAGS, Tally, count};
+use super::pulls::{Keys, Tally, count};
 use crate::harness::{Gateway, Peer, RedisServer, at, config, eventually, heavy, patience, python_says, seeded, soak};
 
 const CALLERS: usize = 16;
@@ -26,27 +26,46 @@ const CLAIMERS: usize = 3;
 /// Where a claimer dies, in turn.
 const STEPS: [&str; 4] = ["claimed", "in-transaction", "written", "committed"];
 
+/// A lease, or an age, that ends within a test; and one that does not.
+const SHORT: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_mins(10);
+
+/// 5,000 keys; and fewer than a worker without the gateway takes at once, so that it comes to those that are claimed.
+const MANY: Keys = Keys {
+    repositories: 50,
+    tags: 50,
+};
+const FEW: Keys = Keys {
+    repositories: 20,
+    tags: 10,
+};
+
+/// Pulls that gateways took on, and keys that somebody else took from claims, among their metrics.
+const TAKEN: &str = "redis_gateway_pull_metrics_pulls_total{mode=\"waited\"}";
+const LOST: &str = "redis_gateway_pull_metrics_lost_keys_total";
+
 /// Redis, two gateways and a database.
 struct Stand {
     server: RedisServer,
     gateways: [Gateway; 2],
     folder: TempDir,
+    keys: Keys,
 }
 
 impl Stand {
-    async fn new() -> Self {
+    async fn new(keys: Keys, orphan_age: Duration) -> Self {
         let server = RedisServer::new().append_only().start().await;
         let mut config = config();
         config.endpoints.pull_metrics = Some(Endpoint {
             db: 1,
             ..at(server.addr())
         });
-        // Short, so that what a worker left behind comes up within the test.
-        config.pull_metrics.orphan_age = Duration::from_secs(3);
+        config.pull_metrics.orphan_age = orphan_age;
         Stand {
             gateways: [Gateway::start(config.clone()).await, Gateway::start(config).await],
             server,
             folder: tempfile::tempdir().unwrap(),
+            keys,
         }
     }
 
@@ -64,7 +83,10 @@ impl Stand {
 
     async fn producer(&self, seed: usize) -> Peer {
         let args = ["--redis", &self.redis(), "--seed", &seed.to_string()].map(Into::into);
-        let keys = [format!("--repositories={REPOSITORIES}"), format!("--tags={TAGS}")];
+        let keys = [
+            format!("--repositories={}", self.keys.repositories),
+            format!("--tags={}", self.keys.tags),
+        ];
         Peer::start("produce_pulls.py", None, &[&args[..], &keys].concat()).await
     }
 
@@ -73,7 +95,13 @@ impl Stand {
         let mut callers = JoinSet::new();
         for n in 0..CALLERS {
             let client = self.gateways[n % 2].pull_metrics().await;
-            callers.spawn(count(client, n, pulls / CALLERS as u64, StdRng::from_rng(random)));
+            callers.spawn(count(
+                client,
+                n,
+                self.keys,
+                pulls / CALLERS as u64,
+                StdRng::from_rng(random),
+            ));
         }
         callers
     }
@@ -92,22 +120,23 @@ impl Stand {
                 left.len(),
                 left[0]
             );
-            let claimer = claimer(&self.database(), self.gateway(0), &[]).await;
+            let claimer = claimer(&self.database(), self.gateway(0), SHORT, &[]).await;
             sleep(Duration::from_millis(500)).await;
             claimer.terminate().await;
         }
     }
 
-    /// Pulls that the gateways have taken on.
-    async fn taken(&self) -> u64 {
-        let mut taken = 0;
+    /// A counter of both gateways.
+    async fn counter(&self, sample: &str) -> u64 {
+        let mut sum = 0;
         for gateway in &self.gateways {
             let (_, text) = gateway.admin("/metrics").await;
-            let sample = "redis_gateway_pull_metrics_pulls_total{mode=\"waited\"} ";
-            let value = text.lines().find_map(|line| line.strip_prefix(sample));
-            taken += value.map_or(0, |value| value.parse::<u64>().unwrap());
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+            sum += value.map_or(0, |value| value.parse::<u64>().unwrap());
         }
-        taken
+        sum
     }
 
     /// The pulls in the database, by its manifests.
@@ -126,9 +155,9 @@ impl Stand {
     }
 }
 
-async fn claimer(database: &str, gateway: String, more: &[String]) -> Peer {
-    // A lease that ends within the test.
-    let args = ["--database", database, "--lease", "2", "--interval", "0.05"].map(Into::into);
+async fn claimer(database: &str, gateway: String, lease: Duration, more: &[String]) -> Peer {
+    let lease = lease.as_secs().to_string();
+    let args = ["--database", database, "--lease", &lease, "--interval", "0.05"].map(Into::into);
     Peer::start("claimer.py", Some(gateway), &[&args, more].concat()).await
 }
 
@@ -181,7 +210,7 @@ async fn dying_claimers(
             format!("--seed={step}"),
             "--max-keys=700".into(),
         ];
-        let mut claimer = claimer(&database, gateway.clone(), &faults).await;
+        let mut claimer = claimer(&database, gateway.clone(), SHORT, &faults).await;
         let stopped = async {
             while !stop.load(Relaxed) {
                 sleep(Duration::from_millis(10)).await;
@@ -210,7 +239,7 @@ async fn dying_claimers(
 /// Counts pulls in all ways, and directly, while claimers die, until all is in the database. `restarts` of Redis on the way.
 async fn run(pulls: u64, restarts: usize) -> (Tally, u64) {
     let mut random = seeded();
-    let mut stand = Stand::new().await;
+    let mut stand = Stand::new(MANY, SHORT).await;
     let stop = Arc::new(AtomicBool::new(false));
     let deaths = Deaths::default();
     let mut claimers = JoinSet::new();
@@ -230,7 +259,7 @@ async fn run(pulls: u64, restarts: usize) -> (Tally, u64) {
         // After a share of the pulls each time.
         let share = pulls * (n as u64 + 1) / (restarts as u64 + 1);
         let end = Instant::now() + 20 * patience();
-        while stand.taken().await < share {
+        while stand.counter(TAKEN).await < share {
             assert!(Instant::now() < end, "{share} pulls were not taken on");
             sleep(Duration::from_millis(20)).await;
         }
@@ -269,7 +298,7 @@ async fn run(pulls: u64, restarts: usize) -> (Tally, u64) {
 }
 
 fn pulls() -> u64 {
-    if soak() { 1_000_000 } else { 20_000 }
+    if soak() { 1_000_000 } else { 100_000 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,4 +319,85 @@ async fn flush_counts_once_with_kills_at_each_step_and_restarts_of_redis() {
         tally.sent()
     );
     assert!((tally.acknowledged..=tally.sent()).contains(&sum));
+}
+
+/// Counts pulls while two claimers on two gateways, and a worker without the gateway, flush them side by side. Answers the pulls
+/// acknowledged, those in the database, what the claimers did, and what the worker did.
+async fn side_by_side(leave_out_known: bool) -> (u64, u64, Value, Value) {
+    let mut random = seeded();
+    let stand = Stand::new(FEW, LONG).await;
+    let mut claimers = Vec::new();
+    for n in 0..2 {
+        // Slow enough for the worker to come upon their keys.
+        let more = ["--max-keys=300", "--slow-database=0.5"].map(Into::into);
+        claimers.push(claimer(&stand.database(), stand.gateway(n), LONG, &more).await);
+    }
+    let mut args: Vec<String> = ["--redis", &stand.redis(), "--database", &stand.database()]
+        .map(Into::into)
+        .into();
+    args.extend(leave_out_known.then(|| "--leave-out-known".into()));
+    let worker = Peer::start("reference_flush.py", None, &args).await;
+    let producer = stand.producer(11).await;
+
+    let mut tally = Tally::default();
+    let mut callers = stand.callers(pulls(), &mut random).await;
+    while let Some(told) = callers.join_next().await {
+        tally += told.unwrap();
+    }
+    // Its runs are slow beside so many pulls.
+    eventually("the worker has come upon claims", async || {
+        stand.counter(LOST).await >= 50
+    })
+    .await;
+    let direct = producer.terminate().await;
+    let tracked = tally.acknowledged + direct["acknowledged"].as_u64().unwrap();
+    assert_eq!((tally.unknown, &direct["unknown"]), (0, &0.into()));
+    let worker = worker.terminate().await;
+    // The worker is gone, and leaves nothing that only age would free.
+    stand.flush_all().await;
+    let mut done = serde_json::Map::new();
+    for claimer in claimers {
+        for (name, n) in claimer.terminate().await.as_object().unwrap() {
+            let sum = done.get(name).and_then(Value::as_u64).unwrap_or(0) + n.as_u64().unwrap();
+            done.insert(name.clone(), sum.into());
+        }
+    }
+    let sum = stand.in_database().await;
+    stand.stop().await;
+    (tracked, sum, done.into(), worker)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_worker_that_leaves_out_known_names_each_pull_counts_once() {
+    let _one = heavy().await;
+    let (tracked, sum, claimers, worker) = side_by_side(true).await;
+    println!(
+        "{tracked} pulls, {sum} in the database; claimers: {claimers}; worker: {} fresh keys, {} orphans",
+        worker["fresh"], worker["orphans"]
+    );
+    assert_eq!(sum, tracked);
+    // No key in two hands, but for those that the worker takes at any age.
+    assert_eq!(claimers["orphans"], 0, "a key that somebody was at");
+    assert!(
+        claimers["lost"].as_u64() > Some(10) && worker["fresh"].as_u64() > Some(100),
+        "the worker had too little work, or came upon no claim"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_the_references_own_writer_what_it_takes_from_claims_counts_twice() {
+    let _one = heavy().await;
+    let (tracked, sum, claimers, worker) = side_by_side(false).await;
+    let twice = sum.checked_sub(tracked).expect("no pull is lost");
+    println!(
+        "{tracked} pulls, {sum} in the database, {twice} of them twice; claimers: {claimers}; worker: {} fresh keys, {} orphans",
+        worker["fresh"], worker["orphans"]
+    );
+    assert_eq!(claimers["orphans"], 0, "a key that somebody was at");
+    // Only what it took while a claimer was at it.
+    let lost = claimers["lost"].as_u64().unwrap();
+    assert!(
+        twice > 0 && lost > 0,
+        "{twice} counted twice, {lost} keys taken from claims"
+    );
 }

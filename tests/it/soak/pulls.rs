@@ -13,9 +13,12 @@ use tonic::transport::Channel;
 
 use crate::harness::{Told, told};
 
-/// Repositories, and tags of each: a key for each tag and one for its manifest, 5,000 in all.
-pub(super) const REPOSITORIES: i64 = 50;
-pub(super) const TAGS: i64 = 50;
+/// Repositories from 1 on, and tags of each: a key for each tag, and one for its manifest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keys {
+    pub(super) repositories: i64,
+    pub(super) tags: i64,
+}
 
 /// Calls of one caller in flight.
 const IN_FLIGHT: usize = 64;
@@ -67,9 +70,12 @@ impl AddAssign for Tally {
     }
 }
 
-/// One of the 5,000 keys' pulls; the same keys as those of `tests/peers/produce_pulls.py`.
-fn pull(random: &mut StdRng) -> Pull {
-    let (repository_id, tag) = (random.random_range(1..=REPOSITORIES), random.random_range(0..TAGS));
+/// A pull of one of the keys, which are those of `tests/peers/produce_pulls.py`.
+fn pull(keys: Keys, random: &mut StdRng) -> Pull {
+    let (repository_id, tag) = (
+        random.random_range(1..=keys.repositories),
+        random.random_range(0..keys.tags),
+    );
     let by_tag = random.random_bool(0.75);
     Pull {
         repository_id,
@@ -80,20 +86,26 @@ fn pull(random: &mut StdRng) -> Pull {
 }
 
 /// Counts pulls until `wanted` may stand: one by one, in batches, or over a stream, by `kind`.
-pub(super) async fn count(pulls: PullMetricsClient<Channel>, kind: usize, wanted: u64, random: StdRng) -> Tally {
+pub(super) async fn count(
+    pulls: PullMetricsClient<Channel>,
+    kind: usize,
+    keys: Keys,
+    wanted: u64,
+    random: StdRng,
+) -> Tally {
     match kind % 3 {
-        0 => one_by_one(pulls, wanted, random).await,
-        1 => in_batches(pulls, wanted, random).await,
-        _ => over_streams(pulls, wanted, random).await,
+        0 => one_by_one(pulls, keys, wanted, random).await,
+        1 => in_batches(pulls, keys, wanted, random).await,
+        _ => over_streams(pulls, keys, wanted, random).await,
     }
 }
 
-async fn one_by_one(pulls: PullMetricsClient<Channel>, wanted: u64, mut random: StdRng) -> Tally {
+async fn one_by_one(pulls: PullMetricsClient<Channel>, keys: Keys, wanted: u64, mut random: StdRng) -> Tally {
     let mut tally = Tally::default();
     let mut calls = JoinSet::new();
     while tally.sent() < wanted {
         while calls.len() < IN_FLIGHT && tally.sent() + (calls.len() as u64) < wanted {
-            calls.spawn(one(pulls.clone(), pull(&mut random)));
+            calls.spawn(one(pulls.clone(), pull(keys, &mut random)));
         }
         let told = calls.join_next().await.expect("a call in flight").unwrap();
         tally.note(told, 1);
@@ -130,14 +142,16 @@ async fn one(mut pulls: PullMetricsClient<Channel>, pull: Pull) -> Told {
     told(&pulls.track_tag_pull(request).await)
 }
 
-fn batch(tally: Tally, wanted: u64, random: &mut StdRng) -> Vec<Pull> {
-    (0..BATCH.min(wanted - tally.sent())).map(|_| pull(random)).collect()
+fn batch(keys: Keys, tally: Tally, wanted: u64, random: &mut StdRng) -> Vec<Pull> {
+    (0..BATCH.min(wanted - tally.sent()))
+        .map(|_| pull(keys, random))
+        .collect()
 }
 
-async fn in_batches(mut pulls: PullMetricsClient<Channel>, wanted: u64, mut random: StdRng) -> Tally {
+async fn in_batches(mut pulls: PullMetricsClient<Channel>, keys: Keys, wanted: u64, mut random: StdRng) -> Tally {
     let mut tally = Tally::default();
     while tally.sent() < wanted {
-        let batch = batch(tally, wanted, &mut random);
+        let batch = batch(keys, tally, wanted, &mut random);
         let size = batch.len() as u64;
         let request = BatchTrackPullsRequest {
             pulls: batch,
@@ -161,7 +175,7 @@ async fn in_batches(mut pulls: PullMetricsClient<Channel>, wanted: u64, mut rand
     tally
 }
 
-async fn over_streams(mut pulls: PullMetricsClient<Channel>, wanted: u64, mut random: StdRng) -> Tally {
+async fn over_streams(mut pulls: PullMetricsClient<Channel>, keys: Keys, wanted: u64, mut random: StdRng) -> Tally {
     let mut tally = Tally::default();
     while tally.sent() < wanted {
         let (batches, taken) = mpsc::channel(1);
@@ -184,7 +198,7 @@ async fn over_streams(mut pulls: PullMetricsClient<Channel>, wanted: u64, mut ra
             if tally.sent() >= wanted {
                 break;
             }
-            let pulls = batch(tally, wanted, &mut random);
+            let pulls = batch(keys, tally, wanted, &mut random);
             (number, size) = (number + 1, pulls.len() as u64);
             let request = StreamPullsRequest {
                 number,
