@@ -5,7 +5,7 @@ use std::{
     process::{Child, ExitStatus, Stdio},
 };
 
-use redis_gateway::proto::build_logs_client::BuildLogsClient;
+use redis_gateway::proto::{build_logs_client::BuildLogsClient, pull_metrics_client::PullMetricsClient};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,7 +20,7 @@ pub(crate) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts a gateway whose build logs are at `redis`, and waits until it takes connections.
+    /// Starts a gateway whose build logs and pull metrics are at `redis`, and waits until it takes connections.
     pub(crate) async fn start(redis: SocketAddr) -> Self {
         let grpc = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let mut gateway = GatewayProcess {
@@ -43,6 +43,8 @@ impl GatewayProcess {
             ])
             .arg(format!("--endpoints-build-logs-host={}", self.redis.ip()))
             .arg(format!("--endpoints-build-logs-port={}", self.redis.port()))
+            .arg(format!("--endpoints-pull-metrics-host={}", self.redis.ip()))
+            .arg(format!("--endpoints-pull-metrics-port={}", self.redis.port()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -78,8 +80,18 @@ impl GatewayProcess {
 
     /// A client of the build logs that connects again by itself.
     pub(crate) fn build_logs(&self) -> BuildLogsClient<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
-        BuildLogsClient::new(endpoint.connect_lazy())
+        BuildLogsClient::new(self.channel())
+    }
+
+    /// A client of pull metrics that connects again by itself.
+    pub(crate) fn pull_metrics(&self) -> PullMetricsClient<Channel> {
+        PullMetricsClient::new(self.channel())
+    }
+
+    fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.grpc))
+            .unwrap()
+            .connect_lazy()
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     appends::{append, compare_and_append},
+    pulls::{Keys, Tally, count},
     standing,
 };
 use crate::harness::{Counts, GatewayProcess, RedisServer, heavy, seeded, soak};
@@ -68,4 +69,45 @@ async fn killed_gateway_loses_no_acknowledged_append() {
         "{ends} ends of the gateway: {entries} entries compared and appended once and in order; appended: {counts:?}"
     );
     assert!(entries >= 100 * ends && counts.done >= 100 * ends, "too little traffic");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_gateway_loses_no_acknowledged_pull() {
+    let _one = heavy().await;
+    let mut random = seeded();
+    let server = RedisServer::new().start().await;
+    let mut gateway = GatewayProcess::start(server.addr()).await;
+    let keys = Keys {
+        repositories: 2,
+        tags: 2,
+    };
+    let (ends, wanted) = if soak() { (100, 100_000) } else { (10, 10_000) };
+    let mut callers = JoinSet::new();
+    for n in 0..APPENDERS {
+        let own = StdRng::from_rng(&mut random);
+        callers.spawn(count(gateway.pull_metrics(), n, keys, wanted, own));
+    }
+    let mut done = 0;
+    while !callers.is_empty() && done < ends {
+        sleep(Duration::from_millis(random.random_range(50..300))).await;
+        if done % 2 == 0 {
+            gateway.kill();
+        } else {
+            assert!(gateway.terminate().await.success());
+        }
+        gateway.restart().await;
+        done += 1;
+    }
+    let mut tally = Tally::default();
+    for told in callers.join_all().await {
+        tally += told;
+    }
+
+    let mut standing = 0;
+    for key in server.run_on::<Vec<String>>(1, &["KEYS", "pull_events:*"]).await {
+        standing += server.run_on::<u64>(1, &["HGET", &key, "pull_count"]).await;
+    }
+    println!("{done} ends of the gateway: {tally:?}, {standing} stand");
+    assert!((tally.acknowledged..=tally.sent()).contains(&standing));
+    assert!(done >= 5 && tally.unknown > 0, "too few ends");
 }

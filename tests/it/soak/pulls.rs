@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::harness::{Told, told};
+use crate::harness::{Told, reason, told};
 
 /// Repositories from 1 on, and tags of each: a key for each tag, and one for its manifest.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +109,7 @@ async fn one_by_one(pulls: PullMetricsClient<Channel>, keys: Keys, wanted: u64, 
         }
         let told = calls.join_next().await.expect("a call in flight").unwrap();
         tally.note(told, 1);
-        if told == Told::NotExecuted {
+        if told != Told::Done {
             sleep(PAUSE).await;
         }
     }
@@ -186,10 +186,18 @@ async fn over_streams(mut pulls: PullMetricsClient<Channel>, keys: Keys, wanted:
         let mut answers = answers.into_inner();
         let (mut number, mut size) = (0, 0);
         // The confirmation comes first.
-        while let Ok(Some(answer)) = answers.message().await {
-            if answer.number < number {
-                continue;
-            }
+        loop {
+            let answer = match answers.message().await {
+                Ok(Some(answer)) if answer.number < number => continue,
+                Ok(Some(answer)) => answer,
+                // What a drain does not answer, it does not count.
+                Err(status) if reason(&status).as_deref() == Some("DRAINING") => {
+                    tally.note(Told::NotExecuted, size);
+                    size = 0;
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            };
             tally.batch(size, &answer.failures);
             size = 0;
             if !answer.failures.is_empty() {
