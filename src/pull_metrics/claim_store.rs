@@ -210,8 +210,12 @@ mod tests {
             &EXTEND_CLAIM,
         ] {
             let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, script.source.as_bytes());
-            let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(script.sha1, hex, "{}", script.name);
+            let pinned = script.sha1;
+            let pinned: Vec<u8> = (0..pinned.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&pinned[at..at + 2], 16).unwrap())
+                .collect();
+            assert_eq!(digest.as_ref(), pinned, "{}", script.name);
         }
     }
 

@@ -1,12 +1,12 @@
 //! The life of a claim: lease, commit, give back, extend; and orphans of others.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::{DB, Flusher, LONG, counted, digest, fresh_key, leases_end, names, now, pulled, standing};
-use crate::harness::{RedisServer, eventually, reason};
+use crate::harness::{RedisServer, at, eventually, reason};
 
 fn assert_no_claim<T: std::fmt::Debug>(result: Result<T, Status>) {
     let status = result.unwrap_err();
@@ -181,7 +181,8 @@ async fn everything_of_the_gateway_has_a_ttl_and_commit_leaves_one_record() {
         assert!((most - 10..=most).contains(&ttl), "{name}: {ttl}");
     }
     flusher.commit(&claim.claim_id).await.unwrap();
-    assert_eq!(server.run_on::<Vec<String>>(DB, &["KEYS", "*"]).await, [record.clone()]);
+    let left: Vec<String> = server.run_on(DB, &["KEYS", "*"]).await;
+    assert_eq!(left, std::slice::from_ref(&record));
     assert!((3_590..=3_600).contains(&server.run_on::<i64>(DB, &["TTL", &record]).await));
     flusher.stop().await;
 }
@@ -214,9 +215,9 @@ async fn orphans_of_others_are_taken_from_an_age_on() {
 #[tokio::test]
 async fn orphan_comes_of_age() {
     let server = RedisServer::new().start().await;
-    let endpoint = crate::harness::at(server.addr());
+    let endpoint = at(server.addr());
     let flusher = Flusher::with(endpoint, |config| {
-        config.pull_metrics.orphan_age = std::time::Duration::from_secs(1);
+        config.pull_metrics.orphan_age = Duration::from_secs(1);
     })
     .await;
     pulled(&mut server.client_of(DB).await, 0..1, 1).await;
