@@ -126,8 +126,9 @@ async fn claim_whose_rows_are_lost_is_given_back_at_once() {
     let mut pulls = stand.flusher.pulls.clone();
     let (failed, ()) = tokio::join!(pulls.claim_pulls(within(Duration::from_secs(10), claim())), async {
         stand.step_is_done().await;
-        // The step's answer is past the proxy's choice by the time that the seal's comes.
-        tokio::time::sleep(WAY / 3).await;
+        // Longer than a probe: the seal, which the proxy keeps for a while.
+        let before = stand.proxy.requests();
+        eventually("the seal is on its way", async || stand.proxy.requests() > before + 150).await;
         stand.proxy.set_open(Mode::SwallowReplies);
     });
     let failed = failed.unwrap_err();
