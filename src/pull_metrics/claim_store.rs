@@ -196,8 +196,6 @@ fn millis(length: Duration) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-
     use super::*;
 
     #[test]
@@ -209,13 +207,7 @@ mod tests {
             &GIVE_BACK_CLAIM,
             &EXTEND_CLAIM,
         ] {
-            let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, script.source.as_bytes());
-            let pinned = script.sha1;
-            let pinned: Vec<u8> = (0..pinned.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&pinned[at..at + 2], 16).unwrap())
-                .collect();
-            assert_eq!(digest.as_ref(), pinned, "{}", script.name);
+            script.assert_pinned();
         }
     }
 

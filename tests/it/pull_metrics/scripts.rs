@@ -111,16 +111,16 @@ async fn replay_rpc(server: &RedisServer, pulls: &mut PullMetricsClient<Channel>
             server.run_on::<()>(DB.into(), &words(&args["command"])).await;
             continue;
         }
-        let argv = words(&args["argv"]);
+        let given = words(&args["argv"]);
         // What is no number is no repository, and 0 is none either. The method is the RPC's own.
-        let repository_id = argv[0].parse().unwrap_or(0);
+        let repository_id = given[0].parse().unwrap_or(0);
         let result = if args["script"] == "track_tag_pull" {
             let request = TrackTagPullRequest {
                 repository_id,
-                tag: argv[1].into(),
-                digest: argv[2].into(),
+                tag: given[1].into(),
+                digest: given[2].into(),
                 // A missing argument is an empty one: without a timestamp, the gateway would take its own clock.
-                timestamp: Some(argv.get(3).copied().unwrap_or_default().into()),
+                timestamp: Some(given.get(3).copied().unwrap_or_default().into()),
                 buffered: false,
             };
             pulls
@@ -130,8 +130,8 @@ async fn replay_rpc(server: &RedisServer, pulls: &mut PullMetricsClient<Channel>
         } else {
             let request = TrackManifestPullRequest {
                 repository_id,
-                digest: argv[1].into(),
-                timestamp: Some(argv[2].into()),
+                digest: given[1].into(),
+                timestamp: Some(given[2].into()),
                 buffered: false,
             };
             pulls

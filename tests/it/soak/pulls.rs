@@ -158,15 +158,12 @@ async fn in_batches(mut pulls: PullMetricsClient<Channel>, keys: Keys, wanted: u
             buffered: false,
         };
         let result = pulls.batch_track_pulls(request).await;
-        let failed = match &result {
-            Ok(answer) => {
-                tally.batch(size, &answer.get_ref().failures);
-                !answer.get_ref().failures.is_empty()
-            }
-            Err(_) => {
-                tally.note(told(&result), size);
-                true
-            }
+        let failed = if let Ok(answer) = &result {
+            tally.batch(size, &answer.get_ref().failures);
+            !answer.get_ref().failures.is_empty()
+        } else {
+            tally.note(told(&result), size);
+            true
         };
         if failed {
             sleep(PAUSE).await;
