@@ -160,9 +160,10 @@ pub(super) fn sum(keys: &[ClaimedKey]) -> (Vec<ManifestPulls>, Vec<TagPulls>) {
     (manifests.into_values().collect(), tags.into_values().collect())
 }
 
-/// What a caller is told of a name or a value: both are text, unless somebody else wrote them.
+/// What a caller is told of a name or a value. Both are text, unless somebody else wrote them: then they are escaped, so that two
+/// names never look the same.
 pub(super) fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.escape_ascii().to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -175,6 +176,12 @@ mod tests {
     fn parsed(fields: [&str; 6]) -> Result<ClaimedKey, (Reason, &'static str)> {
         let fields = fields.map(|field| (field != "-").then(|| Bytes::copy_from_slice(field.as_bytes())));
         parse(&Bytes::from_static(b"name"), false, &fields).map_err(|key| (key.reason, key.field))
+    }
+
+    #[test]
+    fn names_that_are_no_text_stay_apart() {
+        let names = [&b"t\xff"[..], b"t\xfe", "té".as_bytes()].map(|name| text(&Bytes::copy_from_slice(name)));
+        assert_eq!(names, ["t\\xff", "t\\xfe", "té"]);
     }
 
     #[test]
