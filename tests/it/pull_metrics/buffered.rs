@@ -196,3 +196,19 @@ async fn a_drain_writes_what_is_buffered() {
     tokio::join!(gateway.stop(), proxy.refuse(false));
     assert_eq!(server.run_on::<i64>(1, &["DBSIZE"]).await, 1_000);
 }
+
+#[tokio::test]
+async fn out_of_memory_is_named_and_what_is_buffered_waits_for_room() {
+    let (mut stand, _proxy) = stand(1 << 20).await;
+    stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let refused = stand.pulls.track_tag_pull(tag_pull("latest", None)).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("REDIS_OUT_OF_MEMORY"));
+    for _ in 0..3 {
+        stand.pulls.track_tag_pull(buffered("latest")).await.unwrap();
+    }
+    assert_eq!(stand.count(&tag_key("latest")).await, 0);
+    stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    eventually("they are written", async || stand.count(&tag_key("latest")).await == 3).await;
+    assert!(outcome(&stand, "refused").await.abs() < 0.5);
+    stand.stop().await;
+}
