@@ -12,8 +12,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
     redis.call('HSET', KEYS[1], 'repository_id', ARGV[1], 'manifest_digest', ARGV[3],
       'pull_count', ARGV[6], 'last_pull_timestamp', ARGV[4], 'pull_method', ARGV[5], 'tag_name', '')
   end
-else
-  redis.call('HINCRBY', KEYS[1], 'pull_count', ARGV[6])
-  redis.call('HSET', KEYS[1], 'last_pull_timestamp', ARGV[4])
+  return ARGV[6]
 end
-return redis.call('HGET', KEYS[1], 'pull_count')
+-- See track_tag_pull for the order.
+redis.call('HSET', KEYS[1], 'last_pull_timestamp', ARGV[4])
+return string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'pull_count', ARGV[6]))

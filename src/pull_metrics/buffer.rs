@@ -61,6 +61,8 @@ struct Shared {
 struct Waiting {
     keys: HashMap<Bytes, Pulls>,
     bytes: usize,
+    /// Why the last write failed, if it did.
+    trouble: Option<Error>,
 }
 
 /// Pulls of one key.
@@ -88,8 +90,8 @@ impl Buffer {
         }
     }
 
-    /// Takes a pull on, to be written as soon as Redis takes it. Answers whether Redis serves now.
-    pub(super) fn take(&self, pull: Pull) -> Result<State, Full> {
+    /// Takes a pull on, to be written as soon as Redis takes it. Answers why Redis does not take any now, if it does not.
+    pub(super) fn take(&self, pull: Pull) -> Result<Option<Error>, Full> {
         let Pull { target, timestamp } = pull;
         let pulls = Pulls {
             target,
@@ -102,7 +104,11 @@ impl Buffer {
         }
         self.shared.metrics.buffered.inc();
         self.shared.filled.notify_one();
-        Ok(*self.shared.store.state().borrow())
+        if *self.shared.store.state().borrow() != State::Up {
+            return Ok(Some(Error::Unavailable));
+        }
+        let waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(waiting.trouble.clone())
     }
 
     /// Waits until all is written, at most until `by`. What is lost then is counted and said.
@@ -124,7 +130,7 @@ impl Shared {
     /// Puts pulls among those that wait; `new` ones only if there is room.
     fn put(&self, key: Bytes, pulls: Pulls, new: bool) -> Result<(), Full> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let Waiting { keys, bytes } = &mut *waiting;
+        let Waiting { keys, bytes, .. } = &mut *waiting;
         let count = pulls.count;
         match keys.entry(key) {
             Entry::Occupied(mut there) => {
@@ -181,12 +187,14 @@ impl Shared {
             Ok(_) => BufferEnd::Written,
             Err(Error::Unknown) => BufferEnd::Unknown,
             Err(Error::Reply(Reply::WrongType | Reply::Other(_)) | Error::Protocol(_)) => BufferEnd::Refused,
-            Err(_) => {
+            Err(error) => {
+                self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some(error.clone());
                 // There is always room for what was there before.
                 let _ = self.put(key, pulls, false);
                 return added.map(drop);
             }
         };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble = None;
         if let Err(error) = &added {
             tracing::warn!(%error, count, "buffered pulls could not be written, or may not have been");
         }

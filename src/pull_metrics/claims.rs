@@ -76,6 +76,9 @@ struct Steps {
     error: Option<Error>,
 }
 
+/// Where a claim is told.
+type Tell = oneshot::Sender<Result<(Claimed, Receipt), Error>>;
+
 /// The other end hears whether a claim reached its caller.
 type Receipt = oneshot::Sender<()>;
 
@@ -135,15 +138,9 @@ impl Claims {
     }
 
     /// Makes a claim, tells it, and gives it back if nobody takes it.
-    async fn work(
-        self: Arc<Self>,
-        most: usize,
-        lease: Duration,
-        by: Deadline,
-        tell: oneshot::Sender<Result<(Claimed, Receipt), Error>>,
-    ) {
+    async fn work(self: Arc<Self>, most: usize, lease: Duration, by: Deadline, tell: Tell) {
         let id = ClaimId::random();
-        let steps = self.steps(&id, most, lease, by).await;
+        let steps = self.steps(&id, most, lease, by, &tell).await;
         let claimed = match steps.error {
             // What was claimed before is worth an answer.
             _ if steps.begun => self.seal(&id, steps.more, lease, by).await,
@@ -164,8 +161,9 @@ impl Claims {
         }
     }
 
-    /// Goes through the keyspace until the claim has `most` keys, half of the time is gone, or all was seen once.
-    async fn steps(&self, id: &ClaimId, most: usize, lease: Duration, by: Deadline) -> Steps {
+    /// Goes through the keyspace until the claim has `most` keys, half of the time is gone, all was seen once, or the caller is
+    /// gone.
+    async fn steps(&self, id: &ClaimId, most: usize, lease: Duration, by: Deadline, tell: &Tell) -> Steps {
         let half = Instant::now() + by.instant().saturating_duration_since(Instant::now()) / 2;
         let began = self.cursor.load(Ordering::Relaxed);
         let (mut cursor, mut wrapped) = (began, false);
@@ -173,7 +171,7 @@ impl Claims {
             more: true,
             ..Steps::default()
         };
-        while Instant::now() < half {
+        while Instant::now() < half && !tell.is_closed() {
             let (next, names) = match self.store.scan(cursor, by).await {
                 Ok(page) => page,
                 Err(error) => {

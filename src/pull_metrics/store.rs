@@ -6,26 +6,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{Pull, Target, Timestamp};
+use super::{Target, Timestamp};
 use crate::deadline::Deadline;
 use crate::redis::{Endpoint, Error, Once, Script, State, command};
 
 static TRACK_TAG_PULL: Script<Once> = Script::new(
     "track_tag_pull-1",
     include_str!("track_tag_pull-1.lua"),
-    "120fe4153b130f4a5e443a4c130a010a34cc1cbb",
+    "dc067b844a859eb36626ee6519fb599fd15cbeb5",
 );
 
 static TRACK_MANIFEST_PULL: Script<Once> = Script::new(
     "track_manifest_pull-1",
     include_str!("track_manifest_pull-1.lua"),
-    "06d75bb623afa26ee57e094c40c865b7cffe3000",
+    "512c499168b956cd595b808628f610958c592ea7",
 );
 
 static ADD_PULLS: Script<Once> = Script::new(
     "add_pulls-1",
     include_str!("add_pulls-1.lua"),
-    "955f6fe4193751f33a4b1dd3b948d25f3aa7244f",
+    "e67b59e88edb25df2aebfd4124c57f78baa826c4",
 );
 
 /// The hash of a tag at a digest, or of a manifest.
@@ -40,6 +40,21 @@ pub(super) fn key(target: &Target) -> Bytes {
         None => format!("pull_events:repo:{repository}:digest:{digest}"),
     }
     .into()
+}
+
+/// Whether the key's name would look like that of a claimed one, `…:processing:{ms}:{8 hex digits}`: a flush would take it for an
+/// orphan, and delete pulls that came in meanwhile.
+pub(super) fn looks_claimed(target: &Target) -> bool {
+    let Target {
+        tag: Some(tag), digest, ..
+    } = target
+    else {
+        return false;
+    };
+    let numbers = digest
+        .split_once(':')
+        .is_some_and(|(ms, hex)| ms.bytes().all(|b| b.is_ascii_digit()) && hex.len() == 8);
+    numbers && (tag == "processing" || tag.ends_with(":processing"))
 }
 
 /// What is counted under one key.
@@ -73,42 +88,30 @@ impl Store {
         self.endpoint.state()
     }
 
-    /// `EVALSHA track_tag_pull-1` or `track_manifest_pull-1`: the key's new count.
+    /// Counts `count` pulls of `target`, `last` being the timestamp of the last of them: the key's new count.
     ///
-    /// Quirk: the timestamp is taken as given, also if it is older than the one that is there.
-    pub(super) async fn track(&self, pull: &Pull, by: Deadline) -> Result<i64, Error> {
-        let Pull { target, timestamp } = pull;
-        let mut args = vec![integer(target.repository)];
-        args.extend(target.tag.iter().cloned().map(Bytes::from));
-        args.extend([target.digest.clone().into(), timestamp.0.clone(), method(target)]);
-        let script = if target.tag.is_some() {
-            &TRACK_TAG_PULL
-        } else {
-            &TRACK_MANIFEST_PULL
+    /// One by `EVALSHA track_tag_pull-1` or `track_manifest_pull-1`; several by `EVALSHA add_pulls-1`, which leaves what as many of
+    /// those would. Quirk: the timestamp is taken as given, also if it is older than the one that is there.
+    pub(super) async fn add(&self, target: &Target, count: u64, last: &Timestamp, by: Deadline) -> Result<i64, Error> {
+        let Target {
+            repository,
+            tag,
+            digest,
+        } = target;
+        let method = Bytes::from_static(if tag.is_some() { b"tag" } else { b"digest" });
+        let mut args = vec![Bytes::from(repository.to_string())];
+        // A tag of no bytes stands for a manifest where one script does for both.
+        args.extend(tag.clone().or((count > 1).then(String::new)).map(Bytes::from));
+        args.extend([digest.clone().into(), last.0.clone(), method]);
+        let script = match (count, tag) {
+            (1, Some(_)) => &TRACK_TAG_PULL,
+            (1, None) => &TRACK_MANIFEST_PULL,
+            _ => {
+                args.push(command::number(count));
+                &ADD_PULLS
+            }
         };
         let count: Bytes = self.endpoint.eval(script, vec![key(target)], args, by).await?;
-        number(&count).ok_or(Error::Protocol("EVALSHA"))
-    }
-
-    /// `EVALSHA add_pulls-1`: what `count` times [`Store::track`] would leave, `last` being the timestamp of the last of them.
-    /// The key's new count.
-    pub(super) async fn add(&self, target: &Target, count: u64, last: &Timestamp, by: Deadline) -> Result<i64, Error> {
-        if count == 1 {
-            let pull = Pull {
-                target: target.clone(),
-                timestamp: last.clone(),
-            };
-            return self.track(&pull, by).await;
-        }
-        let args = vec![
-            integer(target.repository),
-            target.tag.clone().unwrap_or_default().into(),
-            target.digest.clone().into(),
-            last.0.clone(),
-            method(target),
-            command::number(count),
-        ];
-        let count: Bytes = self.endpoint.eval(&ADD_PULLS, vec![key(target)], args, by).await?;
         number(&count).ok_or(Error::Protocol("EVALSHA"))
     }
 
@@ -135,15 +138,6 @@ impl Store {
     }
 }
 
-/// How the hash names the way of a pull.
-fn method(target: &Target) -> Bytes {
-    Bytes::from_static(if target.tag.is_some() { b"tag" } else { b"digest" })
-}
-
-fn integer(n: i64) -> Bytes {
-    n.to_string().into()
-}
-
 fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -162,6 +156,24 @@ mod tests {
         assert_eq!(key(&target), "pull_events:repo:42:tag:latest:sha256:a1a1");
         target.tag = None;
         assert_eq!(key(&target), "pull_events:repo:42:digest:sha256:a1a1");
+    }
+
+    #[test]
+    fn a_key_that_looks_claimed_is_told() {
+        let target = |tag: &str, digest: &str| Target {
+            repository: 1,
+            tag: Some(tag.into()),
+            digest: digest.into(),
+        };
+        assert!(looks_claimed(&target("processing", "1:deadbeef")));
+        assert!(looks_claimed(&target("a:processing", "17:00000000")));
+        for (tag, digest) in [
+            ("processing", "sha256:deadbeef"),
+            ("processing", "1:deadbee"),
+            ("process", "1:deadbeef"),
+        ] {
+            assert!(!looks_claimed(&target(tag, digest)), "{tag} {digest}");
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'repository_id', ARGV[1], 'manifest_digest', ARGV[2],
     'pull_count', 1, 'last_pull_timestamp', ARGV[3], 'pull_method', ARGV[4], 'tag_name', '')
-else
-  redis.call('HINCRBY', KEYS[1], 'pull_count', 1)
-  redis.call('HSET', KEYS[1], 'last_pull_timestamp', ARGV[3])
+  return '1'
 end
-return redis.call('HGET', KEYS[1], 'pull_count')
+-- See track_tag_pull for the order.
+redis.call('HSET', KEYS[1], 'last_pull_timestamp', ARGV[3])
+return string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'pull_count', 1))

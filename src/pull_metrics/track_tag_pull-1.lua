@@ -17,8 +17,8 @@ end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'repository_id', ARGV[1], 'tag_name', ARGV[2], 'manifest_digest', ARGV[3],
     'pull_count', 1, 'last_pull_timestamp', ARGV[4], 'pull_method', ARGV[5])
-else
-  redis.call('HINCRBY', KEYS[1], 'pull_count', 1)
-  redis.call('HSET', KEYS[1], 'last_pull_timestamp', ARGV[4])
+  return '1'
 end
-return redis.call('HGET', KEYS[1], 'pull_count')
+-- The count last: a user who may not run one of these must not be told of a refusal when the pull is counted.
+redis.call('HSET', KEYS[1], 'last_pull_timestamp', ARGV[4])
+return string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'pull_count', 1))

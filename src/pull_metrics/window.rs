@@ -55,18 +55,18 @@ impl Window {
         })
     }
 
-    /// Counts a pull, and answers the key's count with it once it stands.
+    /// Counts `times` pulls of a key, `pull` being the last of them, and answers the key's count with them once they stand.
     ///
-    /// A caller that gives up takes nothing with it: the pull is written with the others of its window.
-    pub(super) async fn track(self: &Arc<Self>, pull: Pull, by: Deadline) -> Result<i64, Error> {
-        self.metrics.waited.inc();
+    /// A caller that gives up takes nothing with it: its pulls are written with the others of their window.
+    pub(super) async fn track(self: &Arc<Self>, pull: Pull, times: u64, by: Deadline) -> Result<i64, Error> {
+        self.metrics.waited.inc_by(times);
         // What Redis may refuse must not take others with it; and whoever cannot wait for a window does not.
         let hurry = by.instant().saturating_duration_since(Instant::now()) <= 2 * self.length;
         if self.length.is_zero() || hurry || !pull.timestamp.is_whole() {
             self.metrics.writes.inc();
-            return self.store.track(&pull, by).await;
+            return self.store.add(&pull.target, times, &pull.timestamp, by).await;
         }
-        let (place, mut outcome) = self.join(pull);
+        let (place, mut outcome) = self.join(pull, times);
         let outcome = timeout_at(by.instant(), outcome.wait_for(Option::is_some)).await;
         match outcome {
             Ok(Ok(outcome)) => match &*outcome {
@@ -80,13 +80,13 @@ impl Window {
     }
 
     /// Takes a place in the key's window, opened now if there is none.
-    fn join(self: &Arc<Self>, Pull { target, timestamp }: Pull) -> (i64, watch::Receiver<Option<Outcome>>) {
+    fn join(self: &Arc<Self>, Pull { target, timestamp }: Pull, times: u64) -> (i64, watch::Receiver<Option<Outcome>>) {
         let key = store::key(&target);
         let mut windows = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
         match windows.entry(key) {
             Entry::Occupied(mut open) => {
                 let open = open.get_mut();
-                open.count += 1;
+                open.count += times;
                 open.last = timestamp;
                 (open.count.cast_signed(), open.outcome.clone())
             }
@@ -95,11 +95,11 @@ impl Window {
                 self.tasks.spawn(self.clone().close(vacant.key().clone(), tell));
                 vacant.insert(Open {
                     target,
-                    count: 1,
+                    count: times,
                     last: timestamp,
                     outcome: outcome.clone(),
                 });
-                (1, outcome)
+                (times.cast_signed(), outcome)
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Status;
 
 use super::super::claim_store::ClaimId;
+use super::super::store::looks_claimed;
 use super::super::{Pull, Target, Timestamp, is_digest};
 use crate::{key, proto, status};
 
@@ -51,10 +52,14 @@ pub(super) fn parse_manifest(at: &str, repository: i64, digest: String) -> Resul
 
 pub(super) fn parse_tag(at: &str, repository: i64, tag: String, digest: String) -> Result<Target, Status> {
     let tag = Some(parse_part(at, "tag", tag)?);
-    Ok(Target {
+    let target = Target {
         tag,
         ..parse_manifest(at, repository, digest)?
-    })
+    };
+    if looks_claimed(&target) {
+        return Err(invalid(at, "tag", "must not make the key look like a claimed one"));
+    }
+    Ok(target)
 }
 
 pub(super) fn parse_timestamp(at: &str, timestamp: Option<String>) -> Result<Timestamp, Status> {

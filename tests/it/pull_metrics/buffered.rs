@@ -203,12 +203,34 @@ async fn out_of_memory_is_named_and_what_is_buffered_waits_for_room() {
     stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let refused = stand.pulls.track_tag_pull(tag_pull("latest", None)).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some("REDIS_OUT_OF_MEMORY"));
-    for _ in 0..3 {
+    for _ in 0..2 {
         stand.pulls.track_tag_pull(buffered("latest")).await.unwrap();
     }
+    let mut answered = 2;
+    eventually("answers say why it waits", async || {
+        answered += 1;
+        let answer = stand
+            .pulls
+            .track_tag_pull(buffered("latest"))
+            .await
+            .unwrap()
+            .into_inner();
+        answer.degraded() == DegradedReason::RedisOutOfMemory
+    })
+    .await;
     assert_eq!(stand.count(&tag_key("latest")).await, 0);
     stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    eventually("they are written", async || stand.count(&tag_key("latest")).await == 3).await;
+    eventually("they are written", async || {
+        stand.count(&tag_key("latest")).await == answered
+    })
+    .await;
+    let answer = stand
+        .pulls
+        .track_tag_pull(buffered("latest"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.degraded(), DegradedReason::Unspecified);
     assert!(outcome(&stand, "refused").await.abs() < 0.5);
     stand.stop().await;
 }

@@ -2,6 +2,7 @@
 
 mod buffered;
 mod flush;
+mod limits;
 mod popular;
 mod scripts;
 mod stream;

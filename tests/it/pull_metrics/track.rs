@@ -242,6 +242,7 @@ async fn bad_input_names_its_field() {
         (1, "t", "", "1", false, "digest"),
         (1, "t", "sha256:zz", "1", false, "digest"),
         (1, "t", &long, "1", false, "digest"),
+        (1, "processing", "1:deadbeef", "1", false, "tag"),
         (1, "t", DIGEST, "", false, "timestamp"),
         (1, "t", DIGEST, "abc", false, "timestamp"),
         (1, "t", DIGEST, "-5", false, "timestamp"),
