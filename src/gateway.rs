@@ -25,8 +25,10 @@ use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOG
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
 use crate::proto::content_tracker_server::{ContentTrackerServer, SERVICE_NAME as CONTENT_TRACKER};
 use crate::proto::pull_metrics_server::{PullMetricsServer, SERVICE_NAME as PULL_METRICS};
+use crate::proto::user_events_server::{SERVICE_NAME as USER_EVENTS, UserEventsServer};
 use crate::pull_metrics::{self, Pulls};
 use crate::redis::Endpoint;
+use crate::user_events::{self, Events};
 use crate::{admin, build_logs, cache, content_tracker, layer, proto, redis};
 
 /// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
@@ -137,7 +139,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
 
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let followed = endpoints.iter().flatten().map(followed).collect();
-    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, PULL_METRICS];
+    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, PULL_METRICS, USER_EVENTS];
     let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
@@ -145,6 +147,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
     let pulls = endpoint_of(EndpointName::PullMetrics).map(|at| Pulls::open(at, &config.pull_metrics, &registry));
     let pull_metrics = pull_metrics::Service::new(pulls.clone());
+    let events = endpoint_of(EndpointName::UserEvents).map(|at| Events::open(at, &config.user_events, &registry));
+    let user_events = user_events::Service::new(events);
     let max = config.limits.max_request_bytes;
     let mut services = Routes::builder();
     services
@@ -152,6 +156,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
         .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
         .add_service(PullMetricsServer::new(pull_metrics).max_decoding_message_size(max))
+        .add_service(UserEventsServer::new(user_events).max_decoding_message_size(max))
         .add_service(health_server)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -241,6 +246,7 @@ fn followed(endpoint: &Arc<Endpoint>) -> Followed {
         EndpointName::BuildLogs => vec![BUILD_LOGS],
         EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
         EndpointName::PullMetrics => vec![PULL_METRICS],
+        EndpointName::UserEvents => vec![USER_EVENTS],
         _ => Vec::new(),
     };
     Followed {

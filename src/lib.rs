@@ -27,3 +27,4 @@ pub mod pull_metrics;
 pub mod redis;
 pub mod status;
 pub mod telemetry;
+pub mod user_events;

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server,
-    Telemetry,
+    Telemetry, UserEvents,
 };
 
 #[derive(Debug)]
@@ -79,6 +79,9 @@ impl Draft {
                     coalesce_window: Duration::ZERO,
                     buffer_bytes: 0,
                     orphan_age: Duration::ZERO,
+                },
+                user_events: UserEvents {
+                    heartbeat: Duration::ZERO,
                 },
                 drain: Drain {
                     delay: Duration::ZERO,

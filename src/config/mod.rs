@@ -42,6 +42,8 @@ pub struct Config {
     pub build_logs: BuildLogs,
     /// How pulls are counted and flushed.
     pub pull_metrics: PullMetrics,
+    /// How users' events are listened to.
+    pub user_events: UserEvents,
     /// How the gateway ends.
     pub drain: Drain,
     /// Logs and traces.
@@ -286,6 +288,13 @@ pub struct PullMetrics {
     /// Age from which on a claimed key that no gateway knows of is claimed again. Too low takes what a flush worker without the
     /// gateway is still at, too high delays what one left behind. Default 15 min.
     pub orphan_age: Duration,
+}
+
+/// How users' events are listened to.
+#[derive(Debug, Clone)]
+pub struct UserEvents {
+    /// Silence after which a listener hears a heartbeat, jitter aside. Default 5 s.
+    pub heartbeat: Duration,
 }
 
 /// How the gateway ends.

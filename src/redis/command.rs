@@ -129,6 +129,11 @@ pub fn scan(cursor: u64, pattern: &'static str, count: u64) -> Command<Repeatabl
     Command::new("SCAN", vec![number(cursor), matching, pattern, counting, number(count)])
 }
 
+/// `PUBLISH channel message`: how many subscribers got it.
+pub fn publish(channel: Bytes, message: Bytes) -> Command<Once, i64> {
+    Command::new("PUBLISH", vec![channel, message])
+}
+
 /// `BLPOP key … seconds`: the key that had an element, and the element; none when the time ran out.
 pub(super) fn blpop(keys: &[Bytes], seconds: f64) -> Command<Once, Option<(Bytes, Bytes)>> {
     let timeout = Bytes::from(format!("{seconds:.3}"));

@@ -22,6 +22,6 @@ pub use endpoint::{Endpoint, Fresh};
 pub use error::{Error, Reply};
 pub use link::State;
 pub use metrics::Metrics;
-pub use pubsub::{Event, Subscriber};
+pub use pubsub::{Event, Subscriber, Subscription};
 pub use reply::FromReply;
 pub use script::Script;

@@ -1,7 +1,7 @@
 //! Subscriptions: many channels over one connection that carries nothing else, confirmed, made again after a loss, and told
 //! of as a gap wherever messages may be missing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::pending;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 /// What a subscriber hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// The connection was lost; it is made again by itself.
+    Lost,
     /// Something was published.
     Message {
         /// The channel's name.
@@ -49,27 +51,46 @@ pub struct Subscriber {
 
 struct Request {
     channel: Bytes,
-    wanted: bool,
     deadline: Deadline,
-    answer: oneshot::Sender<Result<(), Error>>,
+    answer: oneshot::Sender<Result<Subscription, Error>>,
+}
+
+/// One of the subscriptions to a channel. Redis is told to end it when the last of them is dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    channel: Bytes,
+    ended: mpsc::UnboundedSender<Bytes>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // The subscriber may have ended before.
+        drop(self.ended.send(std::mem::take(&mut self.channel)));
+    }
 }
 
 impl Subscriber {
     pub(super) fn open(endpoint: &'static str, config: config::Endpoint) -> Self {
         let (requests, taken) = mpsc::channel(REQUEST_BUFFER);
         let (events, _) = broadcast::channel(EVENT_BUFFER);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "holds at most one entry for each subscription that there was"
+        )]
+        let (ended, ends) = mpsc::unbounded_channel();
         let task = Task {
             endpoint,
             config,
             events: events.clone(),
-            channels: HashSet::new(),
+            channels: HashMap::new(),
+            ended,
             connection: None,
             gap: false,
         };
         Subscriber {
             requests,
             events,
-            _task: AbortOnDropHandle::new(tokio::spawn(task.run(taken))),
+            _task: AbortOnDropHandle::new(tokio::spawn(task.run(taken, ends))),
         }
     }
 
@@ -78,23 +99,13 @@ impl Subscriber {
         self.events.subscribe()
     }
 
-    /// Subscribes to a channel: once this answers, Redis has confirmed it.
-    pub async fn subscribe(&self, channel: Bytes, deadline: Deadline) -> Result<(), Error> {
-        self.request(channel, true, deadline).await
-    }
-
-    /// Ends a subscription.
-    pub async fn unsubscribe(&self, channel: Bytes, deadline: Deadline) -> Result<(), Error> {
-        self.request(channel, false, deadline).await
-    }
-
-    async fn request(&self, channel: Bytes, wanted: bool, deadline: Deadline) -> Result<(), Error> {
+    /// Subscribes to a channel, or takes part in its subscription: once this answers, Redis has confirmed it.
+    pub async fn subscribe(&self, channel: Bytes, deadline: Deadline) -> Result<Subscription, Error> {
         let (answer, answered) = oneshot::channel();
         let ask = async {
             // The task lives as long as this subscriber.
             let request = Request {
                 channel,
-                wanted,
                 deadline,
                 answer,
             };
@@ -117,8 +128,9 @@ struct Task {
     endpoint: &'static str,
     config: config::Endpoint,
     events: broadcast::Sender<Event>,
-    /// What is subscribed to on the connection that there is, or will be on the next one.
-    channels: HashSet<Bytes>,
+    /// What is subscribed to on the connection that there is, or will be on the next one, and how often.
+    channels: HashMap<Bytes, usize>,
+    ended: mpsc::UnboundedSender<Bytes>,
     connection: Option<Live>,
     /// Whether a loss has not been told yet: it is told when the channels are subscribed to again.
     gap: bool,
@@ -126,13 +138,14 @@ struct Task {
 
 enum Happened {
     Request(Option<Request>),
+    Ended(Option<Bytes>),
     Message(Result<Message, broadcast::error::RecvError>),
     Dead(&'static str),
     Retry,
 }
 
 impl Task {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, mut ends: mpsc::UnboundedReceiver<Bytes>) {
         loop {
             let happened = {
                 let Task {
@@ -149,13 +162,15 @@ impl Task {
                 tokio::select! {
                     message = or_never(message) => Happened::Message(message),
                     request = requests.recv() => Happened::Request(request),
+                    channel = ends.recv() => Happened::Ended(channel),
                     cause = or_never(dead) => Happened::Dead(cause),
                     () = tokio::time::sleep(RECONNECT_DELAY), if lost => Happened::Retry,
                 }
             };
             match happened {
-                Happened::Request(None) => return,
+                Happened::Request(None) | Happened::Ended(None) => return,
                 Happened::Request(Some(request)) => self.take(request).await,
+                Happened::Ended(Some(channel)) => self.end(channel).await,
                 Happened::Message(Ok(message)) => self.hear(message),
                 Happened::Message(Err(broadcast::error::RecvError::Lagged(missed))) => {
                     self.tell(Event::Dropped(missed));
@@ -173,55 +188,71 @@ impl Task {
     async fn take(&mut self, request: Request) {
         let Request {
             channel,
-            wanted,
             deadline,
-            mut answer,
+            answer,
         } = request;
-        let result = tokio::select! {
-            result = self.change(&channel, wanted, deadline) => result,
-            // Its caller is gone, and nobody is to wait behind it.
-            () = answer.closed() => Err(Error::Timeout),
-        };
+        let result = self.subscribe(&channel, deadline).await;
         match &result {
-            Ok(()) if wanted => drop(self.channels.insert(channel)),
-            Ok(()) => drop(self.channels.remove(&channel)),
+            Ok(()) => *self.channels.entry(channel.clone()).or_default() += 1,
             // The connection is as it was.
             Err(Error::Reply(Reply::Denied(_))) => {}
             // Whether it is subscribed to is not known: a new connection knows.
             Err(_) => self.lose("lost"),
         }
-        // The caller may have gone away meanwhile.
-        drop(answer.send(result));
+        let ended = self.ended.clone();
+        // If the caller has gone away meanwhile, its subscription ends with the answer.
+        drop(answer.send(result.map(|()| Subscription { channel, ended })));
     }
 
-    async fn change(&mut self, channel: &Bytes, wanted: bool, deadline: Deadline) -> Result<(), Error> {
-        let held = self.channels.contains(channel);
-        if !wanted && !held {
-            return Ok(());
-        }
+    async fn subscribe(&mut self, channel: &Bytes, deadline: Deadline) -> Result<(), Error> {
+        let held = self.channels.contains_key(channel);
         let channels = self.channels.len();
         let connected = tokio::time::timeout_at(deadline.instant(), self.connected());
-        let live = connected.await.unwrap_or(Err(Error::Timeout))?;
-        match (wanted, held) {
+        connected.await.unwrap_or(Err(Error::Timeout))?;
+        let Some(live) = &self.connection else {
+            return Err(Error::Unavailable);
+        };
+        if held {
             // The connection has it, or has just been made with it.
-            (true, true) => Ok(()),
-            (true, false) => {
-                let channel = std::slice::from_ref(channel);
-                live.connection.subscribe(channel, channels + 1, deadline).await
-            }
-            (false, _) => live.connection.unsubscribe(channel, channels - 1, deadline).await,
+            return Ok(());
+        }
+        // Not the caller's deadline: one that is in a hurry, or gone, must not cost all others the connection. Within this time
+        // a dead one would be noticed too.
+        let deadline = Deadline::within(self.config.probe_interval + 2 * self.config.probe_timeout);
+        let channel = std::slice::from_ref(channel);
+        live.connection.subscribe(channel, channels + 1, deadline).await
+    }
+
+    /// Ends one of the subscriptions to a channel, and with the last of them Redis' own.
+    async fn end(&mut self, channel: Bytes) {
+        let Some(count) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.channels.remove(&channel);
+        let Some(live) = &self.connection else { return };
+        let deadline = Deadline::within(self.config.command_timeout);
+        let ended = live
+            .connection
+            .unsubscribe(&channel, self.channels.len(), deadline)
+            .await;
+        if ended.is_err_and(|error| !matches!(error, Error::Reply(Reply::Denied(_)))) {
+            self.lose("lost");
         }
     }
 
     /// The connection, made anew with all channels if there is none.
-    async fn connected(&mut self) -> Result<&Live, Error> {
+    async fn connected(&mut self) -> Result<(), Error> {
         if self.connection.is_none() {
             let server = &self.config.server;
             let connection = Connection::open(server, &self.config, Role::Subscriber)
                 .await
                 .map_err(|_| Error::Unavailable)?;
             let messages = connection.messages();
-            let channels: Vec<Bytes> = self.channels.iter().cloned().collect();
+            let channels: Vec<Bytes> = self.channels.keys().cloned().collect();
             let mut subscribed = 0;
             for chunk in channels.chunks(RESUBSCRIBE_CHUNK) {
                 subscribed += chunk.len();
@@ -233,12 +264,13 @@ impl Task {
                 self.tell(Event::Reconnected);
             }
         }
-        self.connection.as_ref().ok_or(Error::Unavailable)
+        Ok(())
     }
 
     fn lose(&mut self, cause: &'static str) {
         if self.connection.take().is_some() && !self.channels.is_empty() {
             self.gap = true;
+            self.tell(Event::Lost);
             tracing::warn!(
                 endpoint = self.endpoint,
                 cause,

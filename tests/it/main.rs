@@ -11,3 +11,4 @@ mod redis_faults;
 mod replay;
 mod rpc_faults;
 mod soak;
+mod user_events;

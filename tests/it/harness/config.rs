@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use redis_gateway::config::{
     Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server,
-    Telemetry,
+    Telemetry, UserEvents,
 };
 
 /// A gateway on free ports of loopback, without endpoints.
@@ -31,6 +31,9 @@ pub(crate) fn config() -> Config {
             coalesce_window: Duration::from_millis(5),
             buffer_bytes: 16 << 20,
             orphan_age: Duration::from_mins(15),
+        },
+        user_events: UserEvents {
+            heartbeat: Duration::from_secs(5),
         },
         drain: Drain {
             delay: Duration::ZERO,

@@ -7,7 +7,7 @@ use redis_gateway::{
     gateway::{self, Listeners},
     proto::{
         build_logs_client::BuildLogsClient, cache_client::CacheClient, content_tracker_client::ContentTrackerClient,
-        pull_metrics_client::PullMetricsClient,
+        pull_metrics_client::PullMetricsClient, user_events_client::UserEventsClient,
     },
     status::DOMAIN,
 };
@@ -114,6 +114,11 @@ impl Gateway {
     /// A client of pull metrics, on a connection of its own.
     pub(crate) async fn pull_metrics(&self) -> PullMetricsClient<Channel> {
         PullMetricsClient::new(self.channel().await)
+    }
+
+    /// A client of user events, on a connection of its own.
+    pub(crate) async fn user_events(&self) -> UserEventsClient<Channel> {
+        UserEventsClient::new(self.channel().await)
     }
 
     /// A client of the health service, on a connection of its own.

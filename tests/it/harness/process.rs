@@ -5,7 +5,9 @@ use std::{
     process::{Child, ExitStatus, Stdio},
 };
 
-use redis_gateway::proto::{build_logs_client::BuildLogsClient, pull_metrics_client::PullMetricsClient};
+use redis_gateway::proto::{
+    build_logs_client::BuildLogsClient, pull_metrics_client::PullMetricsClient, user_events_client::UserEventsClient,
+};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,7 +22,7 @@ pub(crate) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts a gateway whose build logs and pull metrics are at `redis`, and waits until it takes connections.
+    /// Starts a gateway whose build logs, pull metrics and user events are at `redis`, and waits until it takes connections.
     pub(crate) async fn start(redis: SocketAddr) -> Self {
         let grpc = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let mut gateway = GatewayProcess {
@@ -43,6 +45,8 @@ impl GatewayProcess {
             ])
             .arg(format!("--endpoints-build-logs-host={}", self.redis.ip()))
             .arg(format!("--endpoints-build-logs-port={}", self.redis.port()))
+            .arg(format!("--endpoints-user-events-host={}", self.redis.ip()))
+            .arg(format!("--endpoints-user-events-port={}", self.redis.port()))
             .arg(format!("--endpoints-pull-metrics-host={}", self.redis.ip()))
             .arg(format!("--endpoints-pull-metrics-port={}", self.redis.port()))
             .stdin(Stdio::null())
@@ -86,6 +90,23 @@ impl GatewayProcess {
     /// A client of pull metrics that connects again by itself.
     pub(crate) fn pull_metrics(&self) -> PullMetricsClient<Channel> {
         PullMetricsClient::new(self.channel())
+    }
+
+    /// A client of user events that connects again by itself.
+    pub(crate) fn user_events(&self) -> UserEventsClient<Channel> {
+        UserEventsClient::new(self.channel())
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("a gateway that runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kib * 1024
     }
 
     fn channel(&self) -> Channel {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 /// A JSON text as a caller may give it: compact, with characters outside ASCII as they are.
-pub(super) fn given(value: &Value) -> Bytes {
+pub(crate) fn given(value: &Value) -> Bytes {
     serde_json::to_vec(value).unwrap().into()
 }
 
@@ -18,7 +18,7 @@ pub(super) fn stored(text: &[u8]) -> Value {
 }
 
 /// Python's `json.dumps` of a value whose numbers are in Python's form already.
-pub(super) fn dumps(value: &Value) -> String {
+pub(crate) fn dumps(value: &Value) -> String {
     match value {
         Value::String(text) => quoted(text),
         Value::Array(items) => format!("[{}]", items.iter().map(dumps).collect::<Vec<_>>().join(", ")),

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
-use self::json::{dumps, given, stored};
+use self::json::stored;
+pub(crate) use self::json::{dumps, given};
 use crate::harness::{Gateway, Mode, Proxy, RedisServer, at, config, eventually, reason, unused_port};
 
 #[tokio::test]
@@ -356,7 +357,7 @@ async fn check_health(kind: &str, healthy: bool, step: &Value) {
     gateway.stop().await;
 }
 
-fn scenarios(pattern: &str) -> Vec<Value> {
+pub(crate) fn scenarios(pattern: &str) -> Vec<Value> {
     let recorded: Value = serde_json::from_str(include_str!("../../vectors/recorded.json")).unwrap();
     let all = recorded["scenarios"].as_array().unwrap();
     let found: Vec<Value> = all
@@ -368,6 +369,6 @@ fn scenarios(pattern: &str) -> Vec<Value> {
     found
 }
 
-fn steps(scenario: &Value) -> &[Value] {
+pub(crate) fn steps(scenario: &Value) -> &[Value] {
     scenario["steps"].as_array().unwrap()
 }

@@ -3,6 +3,7 @@
 
 mod appends;
 mod crash;
+mod events;
 mod flush;
 mod pulls;
 mod silence;
