@@ -47,6 +47,15 @@ cmp "$here/build.log" "$here/tailed.log"
 echo "tail: $lines lines, equal to the file"
 timeout 30 "$python" examples/python/read.py "$build" --compare "$here/build.log"
 
+# It says when it listens; what is published before is not heard.
+mkfifo "$here/listening"
+timeout 60 "$python" examples/python/events.py devtable docker-cli --count 1 >"$here/heard" 2>"$here/listening" &
+listener=$!
+grep -q -m 1 listening "$here/listening"
+timeout 30 "$python" examples/python/events.py devtable docker-cli --publish '{"action": "login"}'
+wait "$listener"
+grep -q "docker-cli {'action': 'login'}" "$here/heard"
+
 pull() { timeout 60 "$python" examples/python/pull.py 7 "$1" sha256:5f70bf18 --count "$2"; }
 # By tag, and by tag or digest: what the database must hold.
 flushed() {
