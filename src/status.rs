@@ -73,7 +73,7 @@ pub fn not_configured(endpoint: EndpointName, method: &'static Method) -> Status
 
 /// There is no claim of that id.
 pub fn claim_not_found(method: &'static Method) -> Status {
-    let message = "no such claim: it has ended, or its lease ran out long ago, and its keys come up again";
+    let message = "no such claim: it has ended, or its lease ran out long ago";
     CLAIM_NOT_FOUND.status(message, None, method, None)
 }
 
@@ -106,10 +106,8 @@ pub fn overdue(method: &'static Method) -> Status {
 /// Why an answer that is OK in spite of `error` is degraded.
 pub fn degraded(error: &Error) -> DegradedReason {
     match error {
-        // A refusal without a reason of its own changed nothing either.
-        Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::NoScript | Reply::Other(_)) => {
-            DegradedReason::RedisUnavailable
-        }
+        Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::NoScript) => DegradedReason::RedisUnavailable,
+        Error::Reply(Reply::Other(_)) => DegradedReason::RedisError,
         Error::Timeout => DegradedReason::RedisTimeout,
         Error::Unknown | Error::Protocol(_) => DegradedReason::OutcomeUnknown,
         Error::Overloaded => DegradedReason::Overloaded,
@@ -357,6 +355,7 @@ mod tests {
             (Error::Reply(Reply::WrongType), DegradedReason::WrongType),
             (Error::Reply(Reply::OutOfMemory), DegradedReason::RedisOutOfMemory),
             (Error::Reply(Reply::Denied("GET")), DegradedReason::RedisDenied),
+            (Error::Reply(Reply::Other("ERR".into())), DegradedReason::RedisError),
         ];
         for (error, reason) in cases {
             assert_eq!(degraded(&error), reason, "{error:?}");

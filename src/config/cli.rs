@@ -79,6 +79,8 @@ pub(super) fn heading(path: &str) -> String {
         (Some("grpc" | "admin" | "readiness"), _) => "Listening".into(),
         (Some("limits"), _) => "Limits".into(),
         (Some("build_logs"), _) => "Build logs".into(),
+        (Some("pull_metrics"), _) => "Pull metrics".into(),
+        (Some("user_events"), _) => "User events".into(),
         (Some("drain"), _) => "Drain".into(),
         (Some("telemetry"), _) => "Logs and traces".into(),
         _ => "Embedded server".into(),

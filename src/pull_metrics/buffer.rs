@@ -185,8 +185,8 @@ impl Shared {
         let count = pulls.count;
         let end = match &added {
             Ok(_) => BufferEnd::Written,
-            Err(Error::Unknown) => BufferEnd::Unknown,
-            Err(Error::Reply(Reply::WrongType | Reply::Other(_)) | Error::Protocol(_)) => BufferEnd::Refused,
+            Err(Error::Unknown | Error::Protocol(_)) => BufferEnd::Unknown,
+            Err(Error::Reply(Reply::WrongType | Reply::Other(_))) => BufferEnd::Refused,
             Err(error) => {
                 self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some(error.clone());
                 // There is always room for what was there before.

@@ -40,13 +40,13 @@ static SEAL_CLAIM: Script<Once> = Script::new(
 static COMMIT_CLAIM: Script<Once> = Script::new(
     "commit_claim-1",
     include_str!("commit_claim-1.lua"),
-    "16400e1b3ee36ddee65844bb3d9819901898f052",
+    "639222f5aa230a60e5340d117582d6082e2f1d98",
 );
 
 static GIVE_BACK_CLAIM: Script<Once> = Script::new(
     "give_back_claim-1",
     include_str!("give_back_claim-1.lua"),
-    "269fd6f3700c180f6e9d140a3cbac2ca1220f98f",
+    "b17ffe79c6293f5f542c1bd06104b8bb882a80cf",
 );
 
 static EXTEND_CLAIM: Script<Once> = Script::new(

@@ -188,7 +188,8 @@ impl Claims {
                     }
                 }
                 Err(error) => {
-                    steps.begun |= error == Error::Unknown;
+                    // A script that is denied halfway has taken what came before.
+                    steps.begun |= matches!(error, Error::Unknown | Error::Reply(_));
                     steps.error = Some(error);
                     break;
                 }

@@ -13,10 +13,13 @@ end
 
 local state = redis.call('HGET', record, 'state')
 if state == 'sealed' then
-  redis.call('HDEL', record, 'state')
+  -- See claim_pulls for why a write comes first. The state changes last: who is denied halfway can commit again.
+  redis.call('PEXPIRE', record, ARGV[3])
   local deleted, lost = 0, {}
   for _, name in ipairs(redis.call('HKEYS', record)) do
-    if (holder(name) or claim) ~= claim then
+    if name == 'state' then
+      -- No key.
+    elseif (holder(name) or claim) ~= claim then
       lost[#lost + 1] = name
     else
       redis.call('DEL', leases .. name)

@@ -6,10 +6,13 @@ local record, claim, leases = KEYS[1], ARGV[1], ARGV[2]
 
 -- See claim_pulls for why a write comes first.
 if redis.call('PEXPIRE', record, ARGV[4]) == 0 then
+  -- A step that comes late must not claim for nobody.
+  redis.call('HSET', record, 'state', 'void')
+  redis.call('PEXPIRE', record, ARGV[4])
   return nil
 end
 local state = redis.call('HGET', record, 'state')
-if state == 'committed' then
+if state == 'committed' or state == 'void' then
   return nil
 end
 if state ~= 'given_back' then

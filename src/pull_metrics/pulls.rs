@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use prometheus::Registry;
@@ -20,6 +21,9 @@ use crate::redis::{Endpoint, Error};
 
 /// Keys of one batch that are counted at once: batches must not crowd out each other, nor who counts a single pull.
 const AT_ONCE: usize = 128;
+
+/// What the buffer has to be written at least, at the end of the gateway.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Pulls on their way to Redis, and from there to a database.
 pub struct Pulls {
@@ -113,6 +117,7 @@ impl Pulls {
         if timeout_at(by, self.claims.settled()).await.is_err() {
             tracing::warn!("a claim was still being made at the end of the drain: it comes up again");
         }
-        self.buffer.drain(by).await;
+        // Calls that took all of the drain must not leave nothing for those that were answered long ago.
+        self.buffer.drain(by.max(Instant::now() + LAST)).await;
     }
 }

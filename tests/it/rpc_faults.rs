@@ -5,8 +5,8 @@ use std::time::Duration;
 use redis_gateway::{
     config::{self, EndpointName, Password},
     proto::{
-        AppendRequest, CacheDeleteRequest, CacheGetRequest, CacheSetRequest, DegradedReason, GetStatusRequest,
-        IsBlockedRequest, ListEntriesRequest, LogEntry, log_entry::Kind,
+        AppendRequest, CacheDeleteRequest, CacheGetRequest, CacheSetRequest, ClaimPullsRequest, DegradedReason,
+        GetStatusRequest, IsBlockedRequest, ListEntriesRequest, ListenRequest, LogEntry, log_entry::Kind,
     },
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -346,15 +346,26 @@ async fn pattern_without_an_endpoint_is_told() {
     let gateway = Gateway::start(config()).await;
     let (mut cache, mut logs) = (gateway.cache().await, gateway.build_logs().await);
     let mut tracker = gateway.content_tracker().await;
+    let (mut pulls, mut events) = (gateway.pull_metrics().await, gateway.user_events().await);
     let question = IsBlockedRequest {
         user_id: 1,
         namespace: "namespace".into(),
         repository: "repository".into(),
     };
+    let listen = ListenRequest {
+        username: "user".into(),
+        event_ids: vec!["event".into()],
+    };
     let refused = [
         cache.get(get("key")).await.map(drop).unwrap_err(),
         logs.append(append("build", 0)).await.map(drop).unwrap_err(),
         tracker.is_blocked(question).await.map(drop).unwrap_err(),
+        pulls
+            .claim_pulls(ClaimPullsRequest::default())
+            .await
+            .map(drop)
+            .unwrap_err(),
+        events.listen(listen).await.map(drop).unwrap_err(),
     ];
     for status in refused {
         assert_eq!(
@@ -362,6 +373,6 @@ async fn pattern_without_an_endpoint_is_told() {
             (Code::FailedPrecondition, Some("NOT_CONFIGURED"))
         );
     }
-    drop((cache, logs, tracker));
+    drop((cache, logs, tracker, pulls, events));
     gateway.stop().await;
 }

@@ -1,16 +1,10 @@
 //! The pattern's own types as answers.
 
-use bytes::Bytes;
-
 use super::super::claims::Claimed;
-use super::super::rows::{self, Reason};
+use super::super::rows::{self, Reason, text};
 use super::super::store::Statistics;
 use crate::proto::dropped_key::Reason as DropReason;
 use crate::proto::{ClaimPullsResponse, ClaimedKey, DroppedKey, ManifestPulls, PullStatistics, TagPulls};
-
-fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 impl From<Statistics> for PullStatistics {
     fn from(statistics: Statistics) -> Self {

@@ -1,6 +1,7 @@
 //! Pull metrics through their RPCs, with a direct client on the other side.
 
 mod buffered;
+mod faults;
 mod flush;
 mod limits;
 mod popular;

@@ -75,8 +75,6 @@ async fn claims_go_in_small_steps_past_many_other_keys() {
     let longest = slowest_script(&server).await;
     println!("{scans} scans of {scan} us; the longest script took {longest} us");
     assert!((200.0..=1_000.0).contains(&scans), "{scans} scans");
-    // A few thousandths of a second; more only if the machine stops Redis.
-    assert!(longest < 50_000, "a script took {longest} us");
     assert!(stat(&server, "keys", "calls").await < 1.0, "KEYS was sent");
     flusher.stop().await;
 }
