@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use prometheus::Registry;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Instant;
@@ -21,9 +22,11 @@ use tower::layer::util::Identity;
 use crate::config::{Config, EndpointName, Listen};
 use crate::health::{Followed, Monitor};
 use crate::layer::Stack;
+use crate::locks::{self, Locks};
 use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
 use crate::proto::content_tracker_server::{ContentTrackerServer, SERVICE_NAME as CONTENT_TRACKER};
+use crate::proto::locks_server::{LocksServer, SERVICE_NAME as LOCKS};
 use crate::proto::pull_metrics_server::{PullMetricsServer, SERVICE_NAME as PULL_METRICS};
 use crate::proto::user_events_server::{SERVICE_NAME as USER_EVENTS, UserEventsServer};
 use crate::pull_metrics::{self, Pulls};
@@ -136,10 +139,16 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     };
     let endpoints = EndpointName::ALL.map(open);
     let endpoint_of = |name: EndpointName| endpoints.iter().flatten().find(|e| e.name() == name).cloned();
+    let locks_at = endpoint_of(EndpointName::Locks).or_else(|| endpoint_of(EndpointName::UserEvents));
 
     let (reporter, health_server) = tonic_health::server::health_reporter();
-    let followed = endpoints.iter().flatten().map(followed).collect();
-    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, PULL_METRICS, USER_EVENTS];
+    let locks_stand_on = locks_at.as_ref().map(|at| at.name());
+    let followed = endpoints
+        .iter()
+        .flatten()
+        .map(|at| followed(at, locks_stand_on))
+        .collect();
+    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, LOCKS, PULL_METRICS, USER_EVENTS];
     let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
@@ -149,21 +158,27 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let pull_metrics = pull_metrics::Service::new(pulls.clone());
     let events = endpoint_of(EndpointName::UserEvents).map(|at| Events::open(at, &config.user_events, &registry));
     let user_events = user_events::Service::new(events);
+    let draining = CancellationToken::new();
+    let locks = locks_at.map(|at| Locks::open(at, draining.clone(), &registry));
     let max = config.limits.max_request_bytes;
     let mut services = Routes::builder();
     services
         .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
         .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
+        .add_service(LocksServer::new(locks::Service::new(locks.clone())).max_decoding_message_size(max))
         .add_service(PullMetricsServer::new(pull_metrics).max_decoding_message_size(max))
         .add_service(UserEventsServer::new(user_events).max_decoding_message_size(max))
         .add_service(health_server)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
 
-    let draining = CancellationToken::new();
     let timeout = |pattern| {
-        endpoint_name(pattern)
+        let stands_on = match pattern {
+            "locks" => locks_stand_on,
+            other => endpoint_name(other),
+        };
+        stands_on
             .and_then(&endpoint_of)
             .map_or(DEFAULT_TIMEOUT, |endpoint| endpoint.command_timeout())
     };
@@ -203,9 +218,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         grpc.abort();
         Ok(())
     };
-    if let Some(pulls) = &pulls {
-        pulls.settled(deadline).await;
-    }
+    let pulls = OptionFuture::from(pulls.as_ref().map(|pulls| pulls.settled(deadline)));
+    let locks = OptionFuture::from(locks.as_ref().map(|locks| locks.settled(deadline)));
+    tokio::join!(pulls, locks);
     settle(&endpoints, deadline).await;
     if let Some(path) = socket {
         // Whoever starts next replaces it anyway.
@@ -241,14 +256,17 @@ fn endpoint_name(pattern: &str) -> Option<EndpointName> {
     EndpointName::ALL.into_iter().find(|name| name.as_str() == named)
 }
 
-fn followed(endpoint: &Arc<Endpoint>) -> Followed {
-    let services = match endpoint.name() {
+fn followed(endpoint: &Arc<Endpoint>, locks_stand_on: Option<EndpointName>) -> Followed {
+    let mut services = match endpoint.name() {
         EndpointName::BuildLogs => vec![BUILD_LOGS],
         EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
         EndpointName::PullMetrics => vec![PULL_METRICS],
         EndpointName::UserEvents => vec![USER_EVENTS],
         _ => Vec::new(),
     };
+    if locks_stand_on == Some(endpoint.name()) {
+        services.push(LOCKS);
+    }
     Followed {
         endpoint: endpoint.clone(),
         services,

@@ -23,6 +23,7 @@ pub mod health;
 pub mod json;
 pub mod key;
 pub mod layer;
+pub mod locks;
 pub mod pull_metrics;
 pub mod redis;
 pub mod status;

@@ -77,15 +77,27 @@ pub fn claim_not_found(method: &'static Method) -> Status {
     CLAIM_NOT_FOUND.status(message, None, method, None)
 }
 
+/// The lock is not the holder's; nothing was changed.
+pub fn lock_lost(method: &'static Method) -> Status {
+    let message = "the holder does not hold the lock: it was released, or lost before";
+    LOCK_LOST.status(message, None, method, None)
+}
+
+/// The lock stays until it is released; nothing was changed.
+pub fn no_ttl(method: &'static Method) -> Status {
+    let message = "the lock has no time to live that could be renewed";
+    NO_TTL.status(message, None, method, None)
+}
+
 /// The gateway has too much in flight; nothing was executed.
 pub fn overloaded(method: &'static Method) -> Status {
     let message = "too much in flight at this gateway, try again when there is less";
     OVERLOADED.status(message, None, method, None)
 }
 
-/// The gateway is about to end, and the stream with it.
+/// The gateway is about to end, and the stream or the wait with it.
 pub fn draining(method: &'static Method) -> Status {
-    let message = "this gateway is about to end, open the stream again elsewhere";
+    let message = "this gateway is about to end, ask again elsewhere";
     DRAINING.status(message, None, method, None)
 }
 
@@ -164,6 +176,16 @@ const NOT_CONFIGURED: Row = Row {
 const CLAIM_NOT_FOUND: Row = Row {
     code: Code::NotFound,
     reason: "CLAIM_NOT_FOUND",
+    retry: None,
+};
+const LOCK_LOST: Row = Row {
+    code: Code::FailedPrecondition,
+    reason: "LOCK_LOST",
+    retry: None,
+};
+const NO_TTL: Row = Row {
+    code: Code::FailedPrecondition,
+    reason: "NO_TTL",
     retry: None,
 };
 const OVERLOADED: Row = Row {

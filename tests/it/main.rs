@@ -6,6 +6,7 @@ mod content_tracker;
 mod embedded;
 mod harness;
 mod invariants;
+mod locks;
 mod pull_metrics;
 mod redis_faults;
 mod replay;

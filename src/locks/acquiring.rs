@@ -1,0 +1,209 @@
+//! One who asks for a lock, waits for it, and gives up what nobody takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::Token;
+use super::desk::{Core, RETRY, passes};
+use super::metrics::Outcome;
+use super::store::{Answer, Want};
+use super::waiters::{Place, Waiters};
+use crate::deadline::Deadline;
+use crate::redis::Error;
+
+/// A lock that is held. Given up when it is dropped, unless it is kept.
+pub(super) struct Grant {
+    pub token: Token,
+    /// Until it ends. None: without end.
+    pub left: Option<Duration>,
+    /// When it was asked for.
+    pub since: Instant,
+    core: Arc<Core>,
+    /// None once it is kept.
+    want: Option<Want>,
+    /// Whether it was got by this one, who may give it up.
+    fresh: bool,
+}
+
+/// How a wait ended.
+pub(super) enum Waited {
+    /// The lock is held.
+    Granted(Grant),
+    /// It was busy to the end; when it is free, if that is known.
+    Busy(Option<Duration>),
+}
+
+impl Grant {
+    /// Whoever asked has it.
+    pub(super) fn keep(mut self) -> Want {
+        let outcome = if self.fresh { Outcome::Acquired } else { Outcome::Again };
+        self.core.metrics.asked(outcome);
+        // Only this takes it, and this ends it.
+        self.want.take().expect("kept once")
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(want) = self.want.take().filter(|_| self.fresh) {
+            self.core.give_up(want);
+        }
+    }
+}
+
+/// One who asks, and waits its turn.
+pub(super) struct Acquiring {
+    core: Arc<Core>,
+    want: Want,
+    place: Place,
+    /// By when its call is answered.
+    by: Option<Deadline>,
+    /// Whether a question was not answered: the lock may become the holder's when nobody looks any more.
+    doubt: bool,
+}
+
+impl Acquiring {
+    /// Behind all who wait for the lock already. Each question is answered by `by`.
+    pub(super) fn new(core: Arc<Core>, waiters: &Waiters, want: Want, by: Option<Deadline>) -> Self {
+        Acquiring {
+            place: waiters.join(&want.name),
+            core,
+            want,
+            by,
+            doubt: false,
+        }
+    }
+
+    /// Asks for the first time: without a wait, and without the lock if others came before.
+    pub(super) async fn ask(&mut self) -> Result<Waited, Error> {
+        if !self.place.is_first() {
+            let held = self.core.store.get(&self.want.name, self.due()).await?;
+            // A holder that asks again gets its answer, whoever waits.
+            if held.as_ref().is_none_or(|held| held.holder != *self.want.holder.0) {
+                return Ok(Waited::Busy(held.and_then(|held| held.left)));
+            }
+        }
+        self.attempt().await
+    }
+
+    /// Waits for the lock, at most until `until`. While Redis is away it waits on; at the end it says so.
+    pub(super) async fn wait(&mut self, until: Instant) -> Result<Waited, Error> {
+        while Instant::now() < until {
+            self.place.turn(until).await;
+            if !self.place.is_first() {
+                continue;
+            }
+            match self.attempt().await {
+                Ok(Waited::Busy(_)) => {}
+                Err(error) if passes(&error) => {}
+                ended => return ended,
+            }
+        }
+        self.place.seen().map(Waited::Busy)
+    }
+
+    fn due(&self) -> Deadline {
+        let soon = self.core.store.soon();
+        self.by.map_or(soon, |by| by.min(soon))
+    }
+
+    /// Asks for the lock, in a task that comes to its end.
+    async fn attempt(&mut self) -> Result<Waited, Error> {
+        let (tell, told) = oneshot::channel();
+        let (core, want, by) = (self.core.clone(), self.want.clone(), self.due());
+        let began = Instant::now();
+        self.core.spawn(async move {
+            // Nobody may wait for it any more: a grant that is not taken is given up.
+            drop(tell.send(acquire(core, want, by).await));
+        });
+        // The task tells before it ends; should it have panicked, nobody knows what it did before.
+        let asked = told.await.unwrap_or(Err(Error::Unknown));
+        self.doubt = match &asked {
+            Ok(asked) => asked.doubt,
+            Err(Error::Unknown) => true,
+            Err(_) => self.doubt,
+        };
+        let left = match &asked {
+            Ok(asked) => Ok(match &asked.waited {
+                Waited::Granted(grant) => grant.left,
+                Waited::Busy(left) => *left,
+            }),
+            Err(error) => Err(error.clone()),
+        };
+        let woken = self.place.saw(began, left);
+        let waited = asked?.waited;
+        if let (Waited::Granted(_), Some(woken)) = (&waited, woken) {
+            self.core.metrics.handed_over(woken.elapsed());
+        }
+        Ok(waited)
+    }
+}
+
+impl Drop for Acquiring {
+    fn drop(&mut self) {
+        if self.doubt {
+            self.core.give_up(self.want.clone());
+        }
+    }
+}
+
+/// What Redis answered.
+struct Asked {
+    waited: Waited,
+    /// Whether an earlier question may still be carried out.
+    doubt: bool,
+}
+
+/// Asks for the lock in half of the time; without an answer, the other half is for reading back who holds it.
+async fn acquire(core: Arc<Core>, want: Want, by: Deadline) -> Result<Asked, Error> {
+    let since = Instant::now();
+    let half = by.instant().saturating_duration_since(since) / 2;
+    let answer = match core.store.acquire(&want, Deadline::within(half)).await {
+        Err(Error::Unknown) => None,
+        answer => Some(answer?),
+    };
+    let doubt = answer.is_none();
+    let answer = match answer {
+        Some(answer) => answer,
+        None => read_back(&core, &want, by).await?,
+    };
+    let waited = match answer {
+        Answer::Busy(left) => Waited::Busy(left),
+        Answer::Held { token, left, fresh } => Waited::Granted(Grant {
+            token,
+            left,
+            since,
+            core,
+            want: Some(want),
+            fresh,
+        }),
+    };
+    let doubt = doubt && matches!(waited, Waited::Busy(_));
+    Ok(Asked { waited, doubt })
+}
+
+/// What became of a question that was not answered.
+async fn read_back(core: &Core, want: &Want, by: Deadline) -> Result<Answer, Error> {
+    loop {
+        if let Ok(held) = core.store.get(&want.name, by).await {
+            return Ok(match held {
+                // Free: to be asked for again.
+                None => Answer::Busy(Some(Duration::ZERO)),
+                Some(held) if held.holder != *want.holder.0 => Answer::Busy(held.left),
+                Some(held) => Answer::Held {
+                    token: held.record.map_or(0, |record| record.token),
+                    left: held.left,
+                    fresh: held.record.is_some_and(|record| record.session == want.session),
+                },
+            });
+        }
+        let again = Instant::now() + RETRY;
+        if again >= by.instant() {
+            return Err(Error::Unknown);
+        }
+        sleep_until(again).await;
+    }
+}

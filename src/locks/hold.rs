@@ -1,0 +1,183 @@
+//! A stream that keeps a lock: pulled by its caller, while a keeper renews the lock whether or not it is pulled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::acquiring::{Acquiring, Grant, Waited};
+use super::desk::Core;
+use super::keeper::{Cause, Keepers, Kept};
+use super::metrics::Outcome;
+use super::store::Want;
+use super::waiters::Waiters;
+use super::{Holder, Token};
+use crate::deadline::Deadline;
+use crate::redis::Error;
+
+/// What a stream wants.
+pub(super) struct Opening {
+    pub want: Want,
+    /// How long it waits while the lock is busy.
+    pub wait: Duration,
+    /// How long the lock stays after the stream's end.
+    pub grace: Duration,
+    /// The token of the acquisition that is taken up again. None: a new one.
+    pub taken_up: Option<Token>,
+    /// By when the stream ends.
+    pub by: Option<Deadline>,
+}
+
+/// What a stream tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The lock is busy.
+    Waiting,
+    /// It is the caller's.
+    Acquired { holder: Holder, token: Token },
+    /// It was renewed.
+    Renewed,
+    /// It is the caller's no more. The last one.
+    Lost(Cause),
+    /// It was busy for as long as the caller would wait. The last one.
+    Busy,
+}
+
+/// A stream: what it has to tell first, and what it does then.
+pub(super) struct Holding {
+    first: Option<Event>,
+    state: State,
+}
+
+enum State {
+    Waiting {
+        acquiring: Acquiring,
+        until: Instant,
+        keep: Keep,
+    },
+    Kept(Kept),
+    Ended,
+}
+
+/// How a lock is kept once it is got.
+struct Keep {
+    core: Arc<Core>,
+    keepers: Arc<Keepers>,
+    grace: Duration,
+}
+
+impl Holding {
+    /// Asks for the lock, or takes it up again.
+    pub(super) async fn open(
+        core: Arc<Core>,
+        waiters: &Waiters,
+        keepers: Arc<Keepers>,
+        opening: Opening,
+    ) -> Result<Self, Error> {
+        let Opening {
+            want,
+            wait,
+            grace,
+            taken_up,
+            by,
+        } = opening;
+        let keep = Keep {
+            core: core.clone(),
+            keepers,
+            grace,
+        };
+        let opened = match taken_up {
+            Some(token) => take_up(want, token, by, keep).await,
+            None => ask(Acquiring::new(core.clone(), waiters, want, by), wait, keep).await,
+        };
+        if opened.is_err() {
+            core.metrics.asked(Outcome::Failed);
+        }
+        let (first, state) = opened?;
+        Ok(Holding {
+            first: Some(first),
+            state,
+        })
+    }
+
+    /// What there is to tell next. None: the stream has ended.
+    pub(super) async fn next(&mut self) -> Option<Result<Event, Error>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Ended => None,
+            State::Waiting {
+                mut acquiring,
+                until,
+                keep,
+            } => match acquiring.wait(until).await {
+                Ok(Waited::Granted(grant)) => {
+                    let (event, state) = keep.granted(grant);
+                    self.state = state;
+                    Some(Ok(event))
+                }
+                Ok(Waited::Busy(_)) => {
+                    keep.core.metrics.asked(Outcome::Busy);
+                    Some(Ok(Event::Busy))
+                }
+                Err(error) => {
+                    keep.core.metrics.asked(Outcome::Failed);
+                    Some(Err(error))
+                }
+            },
+            State::Kept(mut kept) => {
+                // Who keeps it tells before it ends; should it have panicked, nobody renews the lock any more.
+                let lost = match kept.news.changed().await {
+                    Ok(()) => kept.news.borrow_and_update().lost,
+                    Err(_) => Some(Cause::Unknown),
+                };
+                if let Some(cause) = lost {
+                    return Some(Ok(Event::Lost(cause)));
+                }
+                self.state = State::Kept(kept);
+                Some(Ok(Event::Renewed))
+            }
+        }
+    }
+}
+
+async fn ask(mut acquiring: Acquiring, wait: Duration, keep: Keep) -> Result<(Event, State), Error> {
+    match acquiring.ask().await? {
+        Waited::Granted(grant) => Ok(keep.granted(grant)),
+        Waited::Busy(_) if wait.is_zero() => {
+            keep.core.metrics.asked(Outcome::Busy);
+            Ok((Event::Busy, State::Ended))
+        }
+        Waited::Busy(_) => {
+            let until = Instant::now() + wait;
+            Ok((Event::Waiting, State::Waiting { acquiring, until, keep }))
+        }
+    }
+}
+
+async fn take_up(want: Want, token: Token, by: Option<Deadline>, keep: Keep) -> Result<(Event, State), Error> {
+    let since = Instant::now();
+    let soon = keep.core.store.soon();
+    let by = by.map_or(soon, |by| by.min(soon));
+    Ok(match keep.core.store.take_up(&want, token, by).await? {
+        Ok(()) => {
+            keep.core.metrics.asked(Outcome::Again);
+            keep.kept(want, token, since)
+        }
+        Err(refused) => (Event::Lost(refused.into()), State::Ended),
+    })
+}
+
+impl Keep {
+    fn granted(self, grant: Grant) -> (Event, State) {
+        let (token, since) = (grant.token, grant.since);
+        self.kept(grant.keep(), token, since)
+    }
+
+    fn kept(self, want: Want, token: Token, since: Instant) -> (Event, State) {
+        let holder = want.holder.clone();
+        let kept = self.keepers.keep(want, self.grace, since);
+        (Event::Acquired { holder, token }, State::Kept(kept))
+    }
+}
