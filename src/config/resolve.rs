@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, Embedded, EndpointName, Listen, Server,
+    Config, Embedded, Endpoint, EndpointName, Listen, Server,
     address::SOCKET_PATH_MAX,
     draft::{Draft, Ready},
     endpoint::{Checks, configured},
@@ -48,6 +48,7 @@ pub(super) fn resolve(
             *config.endpoints.slot(name) = checks.build(draft);
         }
     }
+    locks(&config, &chosen, warnings);
     config.readiness = ready(&draft.readiness, &chosen, problems);
     listening(&config, &chosen, problems, warnings);
     let rows = rows(&config, &chosen);
@@ -101,6 +102,23 @@ fn embedded(
         }
     }
     Some(embedded)
+}
+
+/// Locks on another server than user events exclude nobody who has not moved.
+fn locks(config: &Config, chosen: &Chosen, warnings: &mut Vec<Problem>) {
+    let (Some(locks), user_events) = (&config.endpoints.locks, &config.endpoints.user_events) else {
+        return;
+    };
+    let same = |at: &Endpoint| (&at.server, at.db) == (&locks.server, locks.db);
+    if user_events.as_ref().is_some_and(same) {
+        return;
+    }
+    let first = ["endpoints.locks.host", "endpoints.locks.socket"];
+    if let Some((_, given)) = first.into_iter().find_map(|path| chosen.get(path)) {
+        let what = "holders without the gateway keep their locks on the server of user events: until the last of them has \
+                    moved, locks here exclude none of them";
+        warnings.push(given.problem(&given.place, what));
+    }
 }
 
 /// By the XDG base directory specification, where a relative path counts as none.

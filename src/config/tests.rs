@@ -280,3 +280,18 @@ fn check_shows_all_but_secrets() {
             .contains("endpoints.locks is not configured: locks are on user_events\n")
     );
 }
+
+#[test]
+fn locks_apart_from_user_events_are_warned_of() {
+    let apart = "flag --endpoints-locks-host: endpoints.locks.host: holders without the gateway keep their locks on the \
+                 server of user events: until the last of them has moved, locks here exclude none of them";
+    let case = Case::new().arg("--endpoints-locks-host=h");
+    assert_eq!(case.warnings(), [apart]);
+    let case = case.arg("--endpoints-user-events-host=other");
+    assert_eq!(case.warnings(), [apart]);
+    let same = Case::new()
+        .arg("--endpoints-locks-host=h")
+        .arg("--endpoints-user-events-host=h");
+    assert_eq!(same.warnings(), [] as [&str; 0]);
+    assert_eq!(same.arg("--endpoints-locks-db=3").warnings(), [apart]);
+}

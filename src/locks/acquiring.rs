@@ -14,6 +14,9 @@ use super::waiters::{Place, Waiters};
 use crate::deadline::Deadline;
 use crate::redis::Error;
 
+/// A question and its answer take no longer, where all is well.
+const MARGIN: Duration = Duration::from_millis(20);
+
 /// A lock that is held. Given up when it is dropped, unless it is kept.
 pub(super) struct Grant {
     pub token: Token,
@@ -91,9 +94,12 @@ impl Acquiring {
 
     /// Waits for the lock, at most until `until`. While Redis is away it waits on; at the end it says so.
     pub(super) async fn wait(&mut self, until: Instant) -> Result<Waited, Error> {
+        self.place.listen();
+        // What is asked too late for an answer would only be in doubt.
+        let last = self.by.map_or(until, |by| until.min(by.instant() - MARGIN));
         while Instant::now() < until {
             self.place.turn(until).await;
-            if !self.place.is_first() {
+            if !self.place.is_first() || Instant::now() >= last {
                 continue;
             }
             match self.attempt().await {

@@ -19,7 +19,7 @@ use crate::redis::Error;
 pub(super) struct Opening {
     pub want: Want,
     /// How long it waits while the lock is busy.
-    pub wait: Duration,
+    pub patience: Duration,
     /// How long the lock stays after the stream's end.
     pub grace: Duration,
     /// The token of the acquisition that is taken up again. None: a new one.
@@ -76,7 +76,7 @@ impl Holding {
     ) -> Result<Self, Error> {
         let Opening {
             want,
-            wait,
+            patience,
             grace,
             taken_up,
             by,
@@ -88,7 +88,7 @@ impl Holding {
         };
         let opened = match taken_up {
             Some(token) => take_up(want, token, by, keep).await,
-            None => ask(Acquiring::new(core.clone(), waiters, want, by), wait, keep).await,
+            None => ask(Acquiring::new(core.clone(), waiters, want, by), patience, keep).await,
         };
         if opened.is_err() {
             core.metrics.asked(Outcome::Failed);
@@ -142,15 +142,15 @@ impl Holding {
     }
 }
 
-async fn ask(mut acquiring: Acquiring, wait: Duration, keep: Keep) -> Result<(Event, State), Error> {
+async fn ask(mut acquiring: Acquiring, patience: Duration, keep: Keep) -> Result<(Event, State), Error> {
     match acquiring.ask().await? {
         Waited::Granted(grant) => Ok(keep.granted(grant)),
-        Waited::Busy(_) if wait.is_zero() => {
+        Waited::Busy(_) if patience.is_zero() => {
             keep.core.metrics.asked(Outcome::Busy);
             Ok((Event::Busy, State::Ended))
         }
         Waited::Busy(_) => {
-            let until = Instant::now() + wait;
+            let until = Instant::now() + patience;
             Ok((Event::Waiting, State::Waiting { acquiring, until, keep }))
         }
     }

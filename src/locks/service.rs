@@ -54,9 +54,9 @@ impl Service {
 impl Rpcs for Service {
     async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
         let call = Call::of(&request);
-        let (want, wait) = parse_acquire(&request.into_inner())?;
+        let (want, patience) = parse_acquire(&request.into_inner())?;
         let locks = self.locks(&call)?;
-        let until = call.due().capped(wait).instant();
+        let until = call.due().capped(patience).instant();
         let acquired = locks.acquire(want, until, call.due()).await;
         match acquired.map_err(failed(locks, &call))? {
             Acquired::Draining => Err(status::draining(call.method)),
@@ -171,8 +171,8 @@ fn parse_acquire(request: &AcquireRequest) -> Result<(Want, Duration), Status> {
         ttl: Ttl::of_millis(parse_millis("ttl_ms", request.ttl_ms, 0, MAX_TTL)?),
         session: Session::random(),
     };
-    let wait = parse_millis("wait_ms", request.wait_ms, 0, MAX_WAIT)?;
-    Ok((want, Duration::from_millis(wait)))
+    let patience = parse_millis("wait_ms", request.wait_ms, 0, MAX_WAIT)?;
+    Ok((want, Duration::from_millis(patience)))
 }
 
 fn parse_hold(request: &HoldRequest) -> Result<Opening, Status> {
@@ -190,11 +190,11 @@ fn parse_hold(request: &HoldRequest) -> Result<Opening, Status> {
         ttl: Ttl::of_millis(parse_millis("ttl_ms", request.ttl_ms, MIN_KEPT, MAX_TTL)?),
         session: Session::random(),
     };
-    let wait = parse_millis("wait_ms", request.wait_ms, 0, MAX_TTL)?;
+    let patience = parse_millis("wait_ms", request.wait_ms, 0, MAX_TTL)?;
     let grace = parse_millis("grace_ms", request.grace_ms, 0, request.ttl_ms)?;
     Ok(Opening {
         want,
-        wait: Duration::from_millis(wait),
+        patience: Duration::from_millis(patience),
         grace: Duration::from_millis(grace),
         taken_up,
         by: None,

@@ -43,13 +43,13 @@ struct Shared {
     listener: u64,
     /// Never held across an await.
     queues: Mutex<Queues>,
-    /// Somebody waits where nobody did.
+    /// There is a signal to listen to, where there was none.
     came: Notify,
 }
 
 #[derive(Default)]
 struct Queues {
-    queues: HashMap<Name, Queue>,
+    by_name: HashMap<Name, Queue>,
     /// One more than the latest ticket.
     next: u64,
     /// Whether signals are being listened to, without those of names that came since.
@@ -63,6 +63,8 @@ struct Queue {
     signal: Bytes,
     /// By ticket: who came first is first.
     places: BTreeMap<u64, Arc<Notify>>,
+    /// Whether its signal is listened to: from the first one on who has asked in vain.
+    listened: bool,
     /// When the latest wake-up came in that no look has followed.
     woken: Option<Instant>,
     /// When the lock ends, if it does, as far as the latest look knows; or why it could not be looked at.
@@ -92,21 +94,15 @@ impl Waiters {
         let mut queues = self.shared.lock();
         let ticket = queues.next;
         queues.next += 1;
-        let mut fresh = false;
-        let queue = queues.queues.entry(name.clone()).or_insert_with(|| {
-            fresh = true;
-            Queue {
-                signal: Store::signal(name),
-                places: BTreeMap::new(),
-                woken: None,
-                seen: Ok(None),
-                looked: Instant::now(),
-            }
+        let queue = queues.by_name.entry(name.clone()).or_insert_with(|| Queue {
+            signal: Store::signal(name),
+            places: BTreeMap::new(),
+            listened: false,
+            woken: None,
+            seen: Ok(None),
+            looked: Instant::now(),
         });
         queue.places.insert(ticket, wake.clone());
-        if fresh {
-            self.shared.came(&mut queues);
-        }
         self.shared.core.metrics.waiting.inc();
         Place {
             name: name.clone(),
@@ -120,7 +116,7 @@ impl Waiters {
     pub(super) fn count(&self, name: &Name) -> usize {
         self.shared
             .lock()
-            .queues
+            .by_name
             .get(name)
             .map_or(0, |queue| queue.places.len())
     }
@@ -150,8 +146,8 @@ impl Shared {
     /// The signals of the locks that are waited for.
     fn signals(&self) -> Vec<Bytes> {
         let mut queues = self.lock();
-        let all = queues.queues.values().map(|queue| queue.signal.clone());
-        let signals: Vec<Bytes> = all.take(MAX_SIGNALS).collect();
+        let wanted = queues.by_name.values().filter(|queue| queue.listened);
+        let signals: Vec<Bytes> = wanted.map(|queue| queue.signal.clone()).take(MAX_SIGNALS).collect();
         queues.listening = !signals.is_empty();
         queues.stirred = false;
         signals
@@ -160,7 +156,7 @@ impl Shared {
     /// Wakes who is first to wait for a lock; if nobody waits for it any more, somebody elsewhere.
     fn wake(self: &Arc<Self>, name: &str) {
         let mut queues = self.lock();
-        if let Some(queue) = queues.queues.get_mut(name) {
+        if let Some(queue) = queues.by_name.get_mut(name) {
             queue.woken = Some(Instant::now());
             queue.wake_first();
         } else {
@@ -223,10 +219,19 @@ impl Place {
     pub(super) fn is_first(&self) -> bool {
         let queues = self.shared.lock();
         let first = queues
-            .queues
+            .by_name
             .get(&self.name)
             .and_then(|queue| queue.places.first_key_value());
         first.is_some_and(|(ticket, _)| *ticket == self.ticket)
+    }
+
+    /// Sees to it that the lock's signal is listened to.
+    pub(super) fn listen(&self) {
+        let mut queues = self.shared.lock();
+        let queue = queues.by_name.get_mut(&self.name);
+        if queue.is_some_and(|queue| !std::mem::replace(&mut queue.listened, true)) {
+            self.shared.came(&mut queues);
+        }
     }
 
     /// Waits until there is reason to ask for the lock, at most until `until`.
@@ -239,7 +244,7 @@ impl Place {
     /// Notes what a look that began at `began` saw. When the wake-up came in that it followed, if it followed one.
     pub(super) fn saw(&self, began: Instant, left: Result<Option<Duration>, Error>) -> Option<Instant> {
         let mut queues = self.shared.lock();
-        let queue = queues.queues.get_mut(&self.name)?;
+        let queue = queues.by_name.get_mut(&self.name)?;
         let answered = left.is_ok();
         queue.seen = left.map(|left| left.map(|left| Instant::now() + left));
         queue.looked = began;
@@ -249,7 +254,7 @@ impl Place {
     /// How long until the lock ends, if it does; or why it could not be looked at.
     pub(super) fn seen(&self) -> Result<Option<Duration>, Error> {
         let queues = self.shared.lock();
-        let Some(queue) = queues.queues.get(&self.name) else {
+        let Some(queue) = queues.by_name.get(&self.name) else {
             return Ok(None);
         };
         let ends = queue.seen.clone()?;
@@ -259,7 +264,7 @@ impl Place {
     /// When the lock is to be looked at next.
     fn due(&self) -> Instant {
         let queues = self.shared.lock();
-        let Some(queue) = queues.queues.get(&self.name) else {
+        let Some(queue) = queues.by_name.get(&self.name) else {
             return Instant::now();
         };
         let look = queue.looked + jittered(LOOK);
@@ -275,7 +280,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.shared.core.metrics.waiting.dec();
         let mut queues = self.shared.lock();
-        let Some(queue) = queues.queues.get_mut(&self.name) else {
+        let Some(queue) = queues.by_name.get_mut(&self.name) else {
             return;
         };
         let was_first = queue
@@ -286,7 +291,7 @@ impl Drop for Place {
         if queue.places.is_empty() {
             // A wake-up that it has not followed belongs to somebody else.
             let woken = queue.woken.is_some();
-            queues.queues.remove(&self.name);
+            queues.by_name.remove(&self.name);
             if woken {
                 self.shared.hand_on(self.name.clone());
             }

@@ -22,8 +22,12 @@ pub(super) struct Direct {
 
 impl Direct {
     pub(super) async fn new(server: &RedisServer, name: &str, id: &str) -> Self {
+        let mut connection = server.client().await;
+        let mut named = redis::cmd("CLIENT");
+        named.arg("SETNAME").arg("direct");
+        named.query_async::<()>(&mut connection).await.unwrap();
         Direct {
-            connection: server.client().await,
+            connection,
             name: name.into(),
             id: id.into(),
         }

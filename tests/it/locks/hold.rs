@@ -17,18 +17,18 @@ async fn stream_waits_acquires_and_releases() {
         wait_ms: 20_000,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
-    assert!(matches!(hold.next().await.unwrap(), Some(Event::Waiting(_))));
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Some(Event::Waiting(_))));
     assert_eq!(get(&mut stand.locks, "a").await.unwrap().waiters, 1);
     release(&mut stand.locks, "a", &held.holder_id).await.unwrap();
-    let (holder, token) = hold.acquired().await;
+    let (holder, token) = stream.acquired().await;
     assert!(token > held.fencing_token);
     assert_eq!(stand.value("a").await, Some(holder));
 
     let mut direct = Direct::new(&stand.server, "a", "direct").await;
     let waiter = tokio::spawn(async move { direct.acquire(60).await });
     eventually("the direct client waits", async || stand.blocked().await == 1).await;
-    drop(hold);
+    drop(stream);
     waiter.await.unwrap();
     stand.stop().await;
 }
@@ -42,12 +42,12 @@ async fn stream_that_waits_long_enough_is_told_busy() {
             wait_ms,
             ..holding("a")
         };
-        let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
+        let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
         if wait_ms > 0 {
-            assert!(matches!(hold.next().await.unwrap(), Some(Event::Waiting(_))));
+            assert!(matches!(stream.next().await.unwrap(), Some(Event::Waiting(_))));
         }
-        assert!(matches!(hold.next().await.unwrap(), Some(Event::Busy(_))));
-        assert_eq!(hold.next().await.unwrap(), None);
+        assert!(matches!(stream.next().await.unwrap(), Some(Event::Busy(_))));
+        assert_eq!(stream.next().await.unwrap(), None);
     }
     waiters(&mut stand.locks, "a", 0).await;
     stand.stop().await;
@@ -60,8 +60,8 @@ async fn lock_is_renewed_for_as_long_as_the_stream_lives() {
         ttl_ms: 1_000,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request.clone()).await.unwrap();
-    let (holder, token) = hold.acquired().await;
+    let mut stream = Held::open(&mut stand.locks, request.clone()).await.unwrap();
+    let (holder, token) = stream.acquired().await;
     let unread = Held::open(
         &mut stand.locks,
         HoldRequest {
@@ -72,14 +72,14 @@ async fn lock_is_renewed_for_as_long_as_the_stream_lives() {
     .await
     .unwrap();
     for _ in 0..10 {
-        let renewed = hold.0.message().await.unwrap().unwrap().event;
+        let renewed = stream.0.message().await.unwrap().unwrap().event;
         assert!(matches!(renewed, Some(Event::Renewed(_))), "{renewed:?}");
         let seen = get(&mut stand.locks, "a").await.unwrap();
         assert_eq!((seen.holder_id, seen.fencing_token), (holder.clone(), token));
     }
     // Whether or not anybody reads what is told.
     assert!(get(&mut stand.locks, "b").await.unwrap().held);
-    drop((hold, unread));
+    drop((stream, unread));
     eventually("both are released", async || {
         stand.value("a").await.is_none() && stand.value("b").await.is_none()
     })
@@ -97,11 +97,11 @@ async fn lost_lock_is_news_within_the_check_interval() {
         (&["SET", "lock:a", "direct"], Cause::Taken),
         (&["FLUSHALL"], Cause::Gone),
     ] {
-        let mut hold = Held::open(&mut stand.locks, holding("a")).await.unwrap();
-        hold.acquired().await;
+        let mut stream = Held::open(&mut stand.locks, holding("a")).await.unwrap();
+        stream.acquired().await;
         let lost = Instant::now();
         stand.server.run::<()>(command).await;
-        assert_eq!(hold.lost().await, cause, "{command:?}");
+        assert_eq!(stream.lost().await, cause, "{command:?}");
         lag.assert_within("the news", lost.elapsed(), Duration::from_millis(1_100));
         stand.server.run::<()>(&["DEL", "lock:a"]).await;
     }
@@ -126,11 +126,11 @@ async fn lock_is_lost_when_redis_cannot_be_asked_for_as_long_as_it_lives() {
         ttl_ms: 2_000,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
-    hold.acquired().await;
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    stream.acquired().await;
     let silent = Instant::now();
     proxy.set(Mode::BlackHole);
-    assert_eq!(hold.lost().await, Cause::Unknown);
+    assert_eq!(stream.lost().await, Cause::Unknown);
     lag.assert_within("the news", silent.elapsed(), Duration::from_millis(2_100));
     // Not before: the lock may live for all that is known.
     assert!(
@@ -150,18 +150,18 @@ async fn lock_is_lost_when_redis_cannot_be_asked_for_as_long_as_it_lives() {
         ttl_ms: 6_000,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
-    let (holder, _) = hold.acquired().await;
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    let (holder, _) = stream.acquired().await;
     proxy.set(Mode::BlackHole);
     sleep_until(Instant::now() + Duration::from_millis(2_500)).await;
     proxy.set(Mode::Pass);
     proxy.cut(crate::harness::Cut::Reset).await;
     for _ in 0..3 {
-        let renewed = hold.0.message().await.unwrap().unwrap().event;
+        let renewed = stream.0.message().await.unwrap().unwrap().event;
         assert!(matches!(renewed, Some(Event::Renewed(_))), "{renewed:?}");
     }
     assert_eq!(stand.value("a").await, Some(holder));
-    drop(hold);
+    drop(stream);
     stand.stop().await;
 }
 
@@ -174,25 +174,25 @@ async fn lock_is_taken_up_on_another_gateway_within_its_grace() {
         grace_ms: 1_000,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request.clone()).await.unwrap();
-    let (holder, token) = hold.acquired().await;
-    drop(hold);
+    let mut stream = Held::open(&mut stand.locks, request.clone()).await.unwrap();
+    let (holder, token) = stream.acquired().await;
+    drop(stream);
     let ended = Instant::now();
     let again = HoldRequest {
         holder_id: holder.clone(),
         fencing_token: token,
         ..request
     };
-    let mut hold = Held::open(&mut others, again.clone()).await.unwrap();
-    assert_eq!(hold.acquired().await, (holder.clone(), token));
+    let mut stream = Held::open(&mut others, again.clone()).await.unwrap();
+    assert_eq!(stream.acquired().await, (holder.clone(), token));
     // The first one's grace runs out, and nothing happens; the second one renews.
-    sleep_until(ended + Duration::from_millis(4_000)).await;
+    sleep_until(ended + Duration::from_secs(4)).await;
     assert_eq!(stand.value("a").await, Some(holder.clone()));
 
     // While the stream lives, on the first one again.
     let mut back = Held::open(&mut stand.locks, again.clone()).await.unwrap();
     assert_eq!(back.acquired().await, (holder.clone(), token));
-    assert_eq!(hold.lost().await, Cause::TakenUp);
+    assert_eq!(stream.lost().await, Cause::TakenUp);
     assert_eq!(stand.value("a").await, Some(holder));
     drop(back);
     eventually("it is released after its grace", async || {
@@ -220,16 +220,16 @@ async fn token_of_another_acquisition_takes_nothing_up() {
         fencing_token: held.fencing_token - 1,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request.clone()).await.unwrap();
-    assert_eq!(hold.lost().await, Cause::Taken);
+    let mut stream = Held::open(&mut stand.locks, request.clone()).await.unwrap();
+    assert_eq!(stream.lost().await, Cause::Taken);
     // A call's lock can be taken up by a stream.
     let request = HoldRequest {
         fencing_token: held.fencing_token,
         ..request
     };
-    let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
-    assert_eq!(hold.acquired().await, (held.holder_id, held.fencing_token));
-    drop(hold);
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    assert_eq!(stream.acquired().await, (held.holder_id, held.fencing_token));
+    drop(stream);
     eventually("it is released", async || stand.value("a").await.is_none()).await;
     stand.stop().await;
 }
@@ -242,11 +242,11 @@ async fn grace_outlives_the_time_to_live() {
         grace_ms: 1_000,
         ..holding("a")
     };
-    let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
-    hold.acquired().await;
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    stream.acquired().await;
     // Just before it is renewed.
     sleep_until(Instant::now() + Duration::from_millis(300)).await;
-    drop(hold);
+    drop(stream);
     let ended = Instant::now();
     let mut direct = Direct::new(&stand.server, "a", "direct").await;
     while !direct.try_acquire(60).await {
@@ -266,13 +266,13 @@ async fn drain_releases_after_the_grace_or_leaves_the_lock_to_it() {
             grace_ms,
             ..holding(name)
         };
-        let mut hold = Held::open(&mut stand.locks, request).await.unwrap();
-        let held = hold.acquired().await;
-        (hold, held)
+        let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+        let held = stream.acquired().await;
+        (stream, held)
     };
     let (mut at_once, _) = open(&mut stand, "at once", 0).await;
     let (short, _) = open(&mut stand, "short", 500).await;
-    let (taken, (holder, token)) = open(&mut stand, "taken", 1_000).await;
+    let (followed, (holder, token)) = open(&mut stand, "taken", 1_000).await;
     let (long, _) = open(&mut stand, "long", 20_000).await;
     let Stand { server, gateway, locks } = stand;
     drop(locks);
@@ -287,12 +287,12 @@ async fn drain_releases_after_the_grace_or_leaves_the_lock_to_it() {
             fencing_token: token,
             ..holding("taken")
         };
-        let mut hold = Held::open(&mut others, again).await.unwrap();
-        assert_eq!(hold.acquired().await, (holder.clone(), token));
-        drop((at_once, short, taken, long));
-        hold
+        let mut stream = Held::open(&mut others, again).await.unwrap();
+        assert_eq!(stream.acquired().await, (holder.clone(), token));
+        drop((at_once, short, followed, long));
+        stream
     };
-    let ((), hold) = tokio::join!(gateway.stop(), taken_up);
+    let ((), stream) = tokio::join!(gateway.stop(), taken_up);
 
     let value = async |name: &str| server.run::<Option<String>>(&["GET", &format!("lock:{name}")]).await;
     assert_eq!((value("at once").await, value("short").await), (None, None));
@@ -300,7 +300,7 @@ async fn drain_releases_after_the_grace_or_leaves_the_lock_to_it() {
     assert!(value("long").await.is_some());
     let left: i64 = server.run(&["TTL", "lock:long"]).await;
     assert!((10..=20).contains(&left), "{left}: as its grace, not its time to live");
-    drop((hold, others));
+    drop((stream, others));
     another.stop().await;
 }
 
@@ -308,7 +308,7 @@ async fn drain_releases_after_the_grace_or_leaves_the_lock_to_it() {
 async fn cancelled_stream_that_waits_leaves_no_trace() {
     let mut stand = Stand::new().await;
     let held = got(&mut stand.locks, "a").await;
-    let mut hold = Held::open(
+    let mut stream = Held::open(
         &mut stand.locks,
         HoldRequest {
             wait_ms: 20_000,
@@ -317,8 +317,8 @@ async fn cancelled_stream_that_waits_leaves_no_trace() {
     )
     .await
     .unwrap();
-    assert!(matches!(hold.next().await.unwrap(), Some(Event::Waiting(_))));
-    drop(hold);
+    assert!(matches!(stream.next().await.unwrap(), Some(Event::Waiting(_))));
+    drop(stream);
     waiters(&mut stand.locks, "a", 0).await;
     release(&mut stand.locks, "a", &held.holder_id).await.unwrap();
     assert!(acquire(&mut stand.locks, asking("a")).await.unwrap().acquired);

@@ -5,6 +5,7 @@ mod faults;
 mod fencing;
 mod hold;
 mod many;
+mod refusals;
 mod unary;
 mod waiting;
 
@@ -20,7 +21,7 @@ use redis_gateway::{
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use crate::harness::{Gateway, RedisServer, at, config, eventually, patience, within};
+use crate::harness::{Gateway, RedisServer, at, config, eventually, patience, reason, within};
 
 /// A gateway on a Redis of its own.
 struct Stand {
@@ -57,14 +58,18 @@ impl Stand {
     /// How many of others' connections are blocked.
     async fn blocked(&self) -> usize {
         let connections = self.server.connections().await;
-        connections.iter().filter(|line| line.contains(" flags=b ")).count()
+        connections.iter().filter(|line| line.contains(" flags=b")).count()
     }
 
     async fn stop(self) {
         drop(self.locks);
         self.gateway.stop().await;
         let server = self.server;
-        eventually("no connection is left", async || server.connections().await.is_empty()).await;
+        let gateways = |line: &String| !line.contains(" name=direct ");
+        eventually("no connection of the gateway is left", async || {
+            !server.connections().await.iter().any(gateways)
+        })
+        .await;
     }
 }
 
@@ -183,4 +188,10 @@ fn holding(name: &str) -> HoldRequest {
         ttl_ms: 30_000,
         ..HoldRequest::default()
     }
+}
+
+/// The status is a refusal of that reason.
+fn is(status: &Status, expected: &str) {
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert_eq!(reason(status).as_deref(), Some(expected), "{status}");
 }
