@@ -283,7 +283,7 @@ fn check_shows_all_but_secrets() {
 
 #[test]
 fn locks_apart_from_user_events_are_warned_of() {
-    let apart = "flag --endpoints-locks-host: endpoints.locks.host: holders without the gateway keep their locks on the \
+    let apart = "flag --endpoints-locks-host: holders without the gateway keep their locks on the \
                  server of user events: until the last of them has moved, locks here exclude none of them";
     let case = Case::new().arg("--endpoints-locks-host=h");
     assert_eq!(case.warnings(), [apart]);

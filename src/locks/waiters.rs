@@ -18,8 +18,8 @@ use super::store::{Heard, Store};
 use crate::deadline::jittered;
 use crate::redis::Error;
 
-/// Signals that are listened to at once. Beyond them, the first who waits hears of a free lock by looking alone: a `BLPOP` of
-/// more keys would cost Redis a millisecond for each wake-up.
+/// Signals that are listened to at once, others each time. The first who waits for one that is not hears of a free lock by
+/// looking: a `BLPOP` of more keys would cost Redis a millisecond for each wake-up.
 const MAX_SIGNALS: usize = 1_024;
 
 /// Between two looks at a lock, jitter aside: never more than a second.
@@ -147,7 +147,13 @@ impl Shared {
     fn signals(&self) -> Vec<Bytes> {
         let mut queues = self.lock();
         let wanted = queues.by_name.values().filter(|queue| queue.listened);
-        let signals: Vec<Bytes> = wanted.map(|queue| queue.signal.clone()).take(MAX_SIGNALS).collect();
+        let mut signals: Vec<Bytes> = wanted.map(|queue| queue.signal.clone()).collect();
+        if !signals.is_empty() {
+            // Redis takes the first that has an element: each is to come first as often as any other.
+            let first = rand::random_range(0..signals.len());
+            signals.rotate_left(first);
+            signals.truncate(MAX_SIGNALS);
+        }
         queues.listening = !signals.is_empty();
         queues.stirred = false;
         signals
