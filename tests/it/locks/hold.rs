@@ -212,6 +212,34 @@ async fn lock_is_taken_up_on_another_gateway_within_its_grace() {
 }
 
 #[tokio::test]
+async fn stream_that_was_followed_releases_nothing() {
+    let mut stand = Stand::new().await;
+    for round in 0..5 {
+        let name = format!("a{round}");
+        let mut stream = Held::open(&mut stand.locks, holding(&name)).await.unwrap();
+        let (holder, token) = stream.acquired().await;
+        let again = HoldRequest {
+            holder_id: holder.clone(),
+            fencing_token: token,
+            ..holding(&name)
+        };
+        let mut next = Held::open(&mut stand.locks, again).await.unwrap();
+        assert_eq!(next.acquired().await, (holder.clone(), token));
+        // Before it is told.
+        drop(stream);
+        eventually("the first one is gone", async || {
+            let metrics = stand.gateway.admin("/metrics").await.1;
+            metrics.contains("redis_gateway_locks_held 1\n")
+        })
+        .await;
+        assert_eq!(stand.value(&name).await, Some(holder));
+        drop(next);
+        eventually("it is released", async || stand.value(&name).await.is_none()).await;
+    }
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn token_of_another_acquisition_takes_nothing_up() {
     let mut stand = Stand::new().await;
     let held = got(&mut stand.locks, "a").await;

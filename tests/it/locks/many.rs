@@ -48,7 +48,7 @@ async fn thousands_wait_on_one_connection_and_are_handed_over_soon() {
         usize::try_from(all).unwrap() == waiting
     })
     .await;
-    assert_eq!(stand.blocked().await, 1);
+    eventually("the gateway listens", async || stand.blocked().await == 1).await;
 
     let began = Instant::now();
     for (lock, holder) in holders.iter().enumerate() {

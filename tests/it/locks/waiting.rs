@@ -140,6 +140,25 @@ async fn lock_that_ends_is_taken_when_it_is_due() {
 }
 
 #[tokio::test]
+async fn next_in_line_looks_for_itself_when_the_first_gives_up() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let mut stand = Stand::new().await;
+    let due = Instant::now() + Duration::from_millis(1_500);
+    // It wakes nobody when it ends.
+    stand.server.run::<()>(&["SET", "lock:a", "direct", "PX", "1500"]).await;
+    let first = wait(&stand.locks, "a");
+    waiters(&mut stand.locks, "a", 1).await;
+    let next = wait(&stand.locks, "a");
+    waiters(&mut stand.locks, "a", 2).await;
+    first.abort();
+    let (held, at) = next.await.unwrap();
+    assert!(held.unwrap().acquired && at >= due);
+    lag.assert_within("a lock that ended", at - due, AT_ONCE);
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn deleted_lock_is_noticed_within_a_second() {
     let _one = heavy().await;
     let lag = MachineLag::watch();
@@ -244,6 +263,37 @@ async fn cancelled_acquire_gives_up_what_it_got() {
         let woken: i64 = stand.server.run(&["LLEN", &format!("lock-signal:{name}")]).await;
         assert_eq!(woken, 1, "as by a release");
     }
+    proxy.set(Mode::Pass);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn retry_keeps_what_the_cancelled_call_would_give_up() {
+    let server = RedisServer::new().start().await;
+    let proxy = Proxy::new(server.addr());
+    let addr = proxy.addr();
+    let mut stand = Stand::with(server, |config| config.endpoints.user_events = Some(at(addr))).await;
+    let held = got(&mut stand.locks, "warm").await;
+    release(&mut stand.locks, "warm", &held.holder_id).await.unwrap();
+    proxy.set(Mode::Delay(Duration::from_millis(100)));
+    let request = AcquireRequest {
+        holder_id: "UJPA666E9eycGM865uiZS6N3".into(),
+        ..asking("a")
+    };
+    let (mut locks, first) = (stand.locks.clone(), request.clone());
+    let call = tokio::spawn(async move { acquire(&mut locks, first).await });
+    eventually("the lock is got", async || stand.value("a").await.is_some()).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled(), "cancelled too late");
+    let again = acquire(&mut stand.locks, request).await.unwrap();
+    assert!(again.acquired && again.fencing_token > 0);
+    eventually("what the first call left is being given up", async || {
+        let given_up = "redis_gateway_locks_acquires_total{outcome=\"given_up\"} 1";
+        stand.gateway.admin("/metrics").await.1.contains(given_up)
+    })
+    .await;
+    sleep_until(Instant::now() + Duration::from_millis(500)).await;
+    assert_eq!(stand.value("a").await, Some(again.holder_id));
     proxy.set(Mode::Pass);
     stand.stop().await;
 }

@@ -66,6 +66,7 @@ impl Replay {
             "acquire" => {
                 let id = word(step, "SET", 2);
                 let acquired = acquire(&mut self.locks, name, &id, 30, 500).await;
+                self.nobody_listens().await;
                 // The reference gave up after 25 s, of which this does not wait for all.
                 self.server.run::<()>(&["EXPIRE", &format!("lock:{name}"), "575"]).await;
                 json!({"acquired": acquired, "seconds": 25})
@@ -97,11 +98,7 @@ impl Replay {
             }
             "waiter" => {
                 let acquired = self.waiter.take().unwrap().await.unwrap();
-                // Until then the next wake-up is taken, and given back a moment later.
-                eventually("nobody listens", async || {
-                    self.server.info("blocked_clients").await == 0
-                })
-                .await;
+                self.nobody_listens().await;
                 json!({"acquired": acquired, "seconds": 1.0})
             }
             other => panic!("nobody knows how to replay {other}"),
@@ -117,6 +114,14 @@ impl Replay {
         }));
         eventually("the waiter waits", async || {
             self.server.info("blocked_clients").await == 1
+        })
+        .await;
+    }
+
+    /// Until then the next wake-up is taken, and given back a moment later.
+    async fn nobody_listens(&self) {
+        eventually("nobody listens", async || {
+            self.server.info("blocked_clients").await == 0
         })
         .await;
     }
