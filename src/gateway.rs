@@ -143,11 +143,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
 
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let locks_stand_on = locks_at.as_ref().map(|at| at.name());
-    let followed = endpoints
-        .iter()
-        .flatten()
-        .map(|at| followed(at, locks_stand_on))
-        .collect();
+    let followed = followed(&endpoints, locks_stand_on);
     let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, LOCKS, PULL_METRICS, USER_EVENTS];
     let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
@@ -256,22 +252,26 @@ fn endpoint_name(pattern: &str) -> Option<EndpointName> {
     EndpointName::ALL.into_iter().find(|name| name.as_str() == named)
 }
 
-fn followed(endpoint: &Arc<Endpoint>, locks_stand_on: Option<EndpointName>) -> Followed {
-    let mut services = match endpoint.name() {
-        EndpointName::BuildLogs => vec![BUILD_LOGS],
-        EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
-        EndpointName::PullMetrics => vec![PULL_METRICS],
-        EndpointName::UserEvents => vec![USER_EVENTS],
-        _ => Vec::new(),
+/// The services of each endpoint.
+fn followed(endpoints: &[Option<Arc<Endpoint>>], locks_stand_on: Option<EndpointName>) -> Vec<Followed> {
+    let followed = |endpoint: &Arc<Endpoint>| {
+        let mut services = match endpoint.name() {
+            EndpointName::BuildLogs => vec![BUILD_LOGS],
+            EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
+            EndpointName::PullMetrics => vec![PULL_METRICS],
+            EndpointName::UserEvents => vec![USER_EVENTS],
+            _ => Vec::new(),
+        };
+        if locks_stand_on == Some(endpoint.name()) {
+            services.push(LOCKS);
+        }
+        Followed {
+            endpoint: endpoint.clone(),
+            services,
+            check_write: endpoint.name() == EndpointName::BuildLogs,
+        }
     };
-    if locks_stand_on == Some(endpoint.name()) {
-        services.push(LOCKS);
-    }
-    Followed {
-        endpoint: endpoint.clone(),
-        services,
-        check_write: endpoint.name() == EndpointName::BuildLogs,
-    }
+    endpoints.iter().flatten().map(followed).collect()
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
