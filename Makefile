@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs
+.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs go-peers
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -18,7 +18,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 
 test: lint rust-tests quickstart ## Runs everything that judges a change
 
-rust-tests: python-stubs
+rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
 	$(PYTHON) -B tests/peers/database_test.py
 	cargo test --locked
@@ -48,7 +48,7 @@ deny:
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
 
-soak: python-stubs ## Runs the long proofs whole and prints their counts
+soak: python-stubs go-peers ## Runs the long proofs whole and prints their counts
 	@.ci/need cargo cc redis-server
 	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
 
@@ -64,10 +64,14 @@ python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python 
 go-stubs: $(BUF) ## Makes the stubs that examples/go needs
 	$(BUF) generate --template examples/go/buf.gen.yaml -o examples/go
 
-.venv/installed: examples/python/requirements.txt
+go-peers:
+	@if command -v go >/dev/null; then set -x; cd tests/peers/go && go vet . && go build -o ../../../target/peers/lock_holders .; \
+	else echo "not run: holders of locks in Go (no go)"; fi
+
+.venv/installed: examples/python/requirements.txt tests/peers/requirements.txt
 	@.ci/need python3
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $<
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
 
 $(BUF):

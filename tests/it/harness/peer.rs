@@ -1,4 +1,4 @@
-//! Programs in Python that work on the same Redis, the same gateway or the same database.
+//! Programs in Python, and one in Go, that work on the same Redis, the same gateway or the same database.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +14,9 @@ use tokio::{
 
 use super::{patience, signal};
 
+/// Made of `tests/peers/go` by `make go-peers`, where Go is.
+const GO: &str = "target/peers/lock_holders";
+
 /// A running program of `tests/peers/`; killed when dropped.
 pub(crate) struct Peer {
     name: String,
@@ -25,11 +28,25 @@ impl Peer {
     /// Starts a program, and waits until SIGTERM ends it well. `gateway` is the one that it calls, if it calls one.
     pub(crate) async fn start(name: &str, gateway: Option<String>, args: &[String]) -> Self {
         let mut command = python();
-        command.arg(root().join("tests/peers").join(name)).args(args);
-        command.stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(root().join("tests/peers").join(name));
         if let Some(gateway) = gateway {
             command.env("GATEWAY", gateway);
         }
+        Peer::run(name, command, args).await
+    }
+
+    /// Whether the program in Go is there.
+    pub(crate) fn has_go() -> bool {
+        root().join(GO).exists()
+    }
+
+    /// The same with the program in Go.
+    pub(crate) async fn start_go(args: &[String]) -> Self {
+        Peer::run(GO, Command::new(root().join(GO)), args).await
+    }
+
+    async fn run(name: &str, mut command: Command, args: &[String]) -> Self {
+        command.args(args).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let name = name.to_owned();

@@ -6,7 +6,8 @@ use std::{
 };
 
 use redis_gateway::proto::{
-    build_logs_client::BuildLogsClient, pull_metrics_client::PullMetricsClient, user_events_client::UserEventsClient,
+    build_logs_client::BuildLogsClient, locks_client::LocksClient, pull_metrics_client::PullMetricsClient,
+    user_events_client::UserEventsClient,
 };
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
@@ -22,7 +23,7 @@ pub(crate) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts a gateway whose build logs, pull metrics and user events are at `redis`, and waits until it takes connections.
+    /// Starts a gateway whose build logs, pull metrics, user events and locks are at `redis`, and waits until it takes connections.
     pub(crate) async fn start(redis: SocketAddr) -> Self {
         let grpc = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let mut gateway = GatewayProcess {
@@ -95,6 +96,11 @@ impl GatewayProcess {
     /// A client of user events that connects again by itself.
     pub(crate) fn user_events(&self) -> UserEventsClient<Channel> {
         UserEventsClient::new(self.channel())
+    }
+
+    /// A client of locks that connects again by itself.
+    pub(crate) fn locks(&self) -> LocksClient<Channel> {
+        LocksClient::new(self.channel())
     }
 
     /// The memory that it takes, in bytes.

@@ -5,6 +5,7 @@ mod appends;
 mod crash;
 mod events;
 mod flush;
+mod locks;
 mod pulls;
 mod silence;
 mod tail;
