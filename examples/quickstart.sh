@@ -56,6 +56,9 @@ timeout 30 "$python" examples/python/events.py devtable docker-cli --publish '{"
 wait "$listener"
 grep -q "docker-cli {'action': 'login'}" "$here/heard"
 
+[ "$(timeout 30 "$python" examples/python/lock.py nightly sh -c 'echo $FENCING_TOKEN')" -gt 0 ]
+echo "lock: held, with a fencing token"
+
 pull() { timeout 60 "$python" examples/python/pull.py 7 "$1" sha256:5f70bf18 --count "$2"; }
 # By tag, and by tag or digest: what the database must hold.
 flushed() {

@@ -4,6 +4,7 @@ mod direct;
 mod faults;
 mod fencing;
 mod hold;
+mod killed;
 mod many;
 mod refusals;
 mod unary;
