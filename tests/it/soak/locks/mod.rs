@@ -337,6 +337,20 @@ async fn locks_have_one_holder_whoever_contends() {
     for kind in &all {
         assert!(entries[kind] > floor, "{kind} had too few locks: {entries:?}");
     }
+    for kind in &kinds {
+        let [alone, beside] = [&direct, &mixed].map(|run| run.waits(kind));
+        let what = format!("the median wait of {kind}");
+        let limit = 2 * alone.percent(50) + Duration::from_millis(20);
+        lag.assert_within(&what, beside.percent(50), limit);
+        // A short run has too few of the locks that are left to their end, which these are.
+        if soak() {
+            lag.assert_within(
+                &what.replace("median", "p99"),
+                beside.percent(99),
+                alone.percent(99) + TTL,
+            );
+        }
+    }
     let slept = mixed.slept();
     println!(
         "a waiter by a gateway slept {slept:?} at most beside a free lock; the machine was late by {:?}",
