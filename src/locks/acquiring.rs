@@ -25,10 +25,16 @@ pub(super) struct Grant {
     /// When it was asked for.
     pub since: Instant,
     core: Arc<Core>,
+    want: Want,
+    /// None: the holder had it before, so it is not to be given up.
+    claim: Option<Claim>,
+}
+
+/// What a session has got, or may get by a question that was not answered. Given up when it is dropped, unless it is kept.
+struct Claim {
+    core: Arc<Core>,
     /// None once it is kept.
     want: Option<Want>,
-    /// Whether it was got by this one, who may give it up.
-    fresh: bool,
 }
 
 /// How a wait ended.
@@ -41,17 +47,35 @@ pub(super) enum Waited {
 
 impl Grant {
     /// Whoever asked has it.
-    pub(super) fn keep(mut self) -> Want {
-        let outcome = if self.fresh { Outcome::Acquired } else { Outcome::Again };
+    pub(super) fn keep(self) -> Want {
+        let outcome = match self.claim {
+            Some(claim) => {
+                claim.keep();
+                Outcome::Acquired
+            }
+            None => Outcome::Again,
+        };
         self.core.metrics.asked(outcome);
-        // Only this takes it, and this ends it.
-        self.want.take().expect("kept once")
+        self.want
     }
 }
 
-impl Drop for Grant {
+impl Claim {
+    fn new(core: &Arc<Core>, want: &Want) -> Self {
+        Claim {
+            core: core.clone(),
+            want: Some(want.clone()),
+        }
+    }
+
+    fn keep(mut self) {
+        self.want = None;
+    }
+}
+
+impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(want) = self.want.take().filter(|_| self.fresh) {
+        if let Some(want) = self.want.take() {
             self.core.give_up(want);
         }
     }
@@ -64,8 +88,8 @@ pub(super) struct Acquiring {
     place: Place,
     /// By when its call is answered.
     by: Option<Deadline>,
-    /// Whether a question was not answered: the lock may become the holder's when nobody looks any more.
-    doubt: bool,
+    /// There if any question was not answered: the lock may become the holder's when nobody looks any more.
+    doubt: Option<Claim>,
 }
 
 impl Acquiring {
@@ -76,7 +100,7 @@ impl Acquiring {
             core,
             want,
             by,
-            doubt: false,
+            doubt: None,
         }
     }
 
@@ -121,74 +145,69 @@ impl Acquiring {
         let (tell, told) = oneshot::channel();
         let (core, want, by) = (self.core.clone(), self.want.clone(), self.due());
         let began = Instant::now();
+        let doubt = self.doubt.take();
         self.core.spawn(async move {
-            // Nobody may wait for it any more: a grant that is not taken is given up.
-            drop(tell.send(acquire(core, want, by).await));
+            // Nobody may wait for it any more: what is not taken is given up.
+            drop(tell.send(acquire(core, want, by, doubt).await));
         });
         // The task tells before it ends; should it have panicked, nobody knows what it did before.
-        let asked = told.await.unwrap_or(Err(Error::Unknown));
-        self.doubt = match &asked {
-            Ok(asked) => asked.doubt,
-            Err(Error::Unknown) => true,
-            Err(_) => self.doubt,
-        };
-        let left = match &asked {
-            Ok(asked) => Ok(match &asked.waited {
-                Waited::Granted(grant) => grant.left,
-                Waited::Busy(left) => *left,
-            }),
+        let Asked { waited, doubt } = told.await.unwrap_or_else(|_| Asked {
+            waited: Err(Error::Unknown),
+            doubt: Some(Claim::new(&self.core, &self.want)),
+        });
+        self.doubt = doubt;
+        let left = match &waited {
+            Ok(Waited::Granted(grant)) => Ok(grant.left),
+            Ok(Waited::Busy(left)) => Ok(*left),
             Err(error) => Err(error.clone()),
         };
         let woken = self.place.saw(began, left);
-        let waited = asked?.waited;
-        if let (Waited::Granted(_), Some(woken)) = (&waited, woken) {
+        if let (Ok(Waited::Granted(_)), Some(woken)) = (&waited, woken) {
             self.core.metrics.handed_over(woken.elapsed());
         }
-        Ok(waited)
-    }
-}
-
-impl Drop for Acquiring {
-    fn drop(&mut self) {
-        if self.doubt {
-            self.core.give_up(self.want.clone());
-        }
+        waited
     }
 }
 
 /// What Redis answered.
 struct Asked {
-    waited: Waited,
-    /// Whether an earlier question may still be carried out.
-    doubt: bool,
+    waited: Result<Waited, Error>,
+    /// There if this question, or one before it, may still be carried out.
+    doubt: Option<Claim>,
 }
 
 /// Asks for the lock in half of the time; without an answer, the other half is for reading back who holds it.
-async fn acquire(core: Arc<Core>, want: Want, by: Deadline) -> Result<Asked, Error> {
+async fn acquire(core: Arc<Core>, want: Want, by: Deadline, mut doubt: Option<Claim>) -> Asked {
     let since = Instant::now();
     let half = by.instant().saturating_duration_since(since) / 2;
     let answer = match core.store.acquire(&want, Deadline::within(half)).await {
-        Err(Error::Unknown) => None,
-        answer => Some(answer?),
+        Err(Error::Unknown) => {
+            doubt.get_or_insert_with(|| Claim::new(&core, &want));
+            read_back(&core, &want, by).await
+        }
+        answer => answer,
     };
-    let doubt = answer.is_none();
-    let answer = match answer {
-        Some(answer) => answer,
-        None => read_back(&core, &want, by).await?,
-    };
-    let waited = match answer {
+    let waited = answer.map(|answer| match answer {
         Answer::Busy(left) => Waited::Busy(left),
-        Answer::Held { token, left, fresh } => Waited::Granted(Grant {
-            token,
-            left,
-            since,
-            core,
-            want: Some(want),
-            fresh,
-        }),
-    };
-    let doubt = doubt && matches!(waited, Waited::Busy(_));
-    Ok(Asked { waited, doubt })
+        Answer::Held { token, left, fresh } => {
+            let claim = doubt.take().unwrap_or_else(|| Claim::new(&core, &want));
+            let claim = if fresh {
+                Some(claim)
+            } else {
+                claim.keep();
+                None
+            };
+            Waited::Granted(Grant {
+                token,
+                left,
+                since,
+                core,
+                want,
+                claim,
+            })
+        }
+    });
+    Asked { waited, doubt }
 }
 
 /// What became of a question that was not answered.

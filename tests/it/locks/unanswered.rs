@@ -1,0 +1,82 @@
+//! Questions without an answer: the lock that one may have got is nobody's for long, and is not believed to be held for longer
+//! than it lives.
+
+use std::time::Duration;
+
+use redis_gateway::proto::AcquireRequest;
+
+use super::{Stand, acquire, asking, got, waiters};
+use crate::harness::{Cut, Mode, Proxy, RedisServer, at, eventually};
+
+/// How long the gateway waits for Redis in the tests that wait for that.
+const BRIEF: Duration = Duration::from_millis(400);
+
+/// A gateway behind a proxy that has got a lock before, so that its scripts are loaded.
+async fn behind_a_proxy(command_timeout: Option<Duration>) -> (Stand, Proxy) {
+    let server = RedisServer::new().start().await;
+    let proxy = Proxy::new(server.addr());
+    let addr = proxy.addr();
+    let mut stand = Stand::with(server, |config| {
+        let mut endpoint = at(addr);
+        endpoint.command_timeout = command_timeout.unwrap_or(endpoint.command_timeout);
+        config.endpoints.user_events = Some(endpoint);
+    })
+    .await;
+    drop(got(&mut stand.locks, "warm").await);
+    (stand, proxy)
+}
+
+async fn given_up(stand: &Stand) -> bool {
+    let given_up = "redis_gateway_locks_acquires_total{outcome=\"given_up\"} ";
+    stand.gateway.admin("/metrics").await.1.contains(given_up)
+}
+
+#[tokio::test]
+async fn cancelled_acquire_is_given_up_though_its_outcome_was_never_known() {
+    let (stand, proxy) = behind_a_proxy(Some(BRIEF)).await;
+    // Nor is it known who holds the lock.
+    proxy.set(Mode::SwallowReplies);
+    let mut locks = stand.locks.clone();
+    let call = tokio::spawn(async move { acquire(&mut locks, asking("a")).await });
+    eventually("the lock is got", async || stand.value("a").await.is_some()).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled(), "cancelled too late");
+    eventually("it is being given up", async || given_up(&stand).await).await;
+    proxy.set(Mode::Pass);
+    proxy.cut(Cut::Reset).await;
+    eventually("it is given up", async || stand.value("a").await.is_none()).await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn late_question_of_one_who_is_gone_leaves_no_lock_behind() {
+    let (mut stand, proxy) = behind_a_proxy(None).await;
+    let own = "UJPA666E9eycGM865uiZS6N3";
+    stand.server.run::<()>(&["SET", "lock:a", "direct", "PX", "500"]).await;
+    let (mut locks, request) = (stand.locks.clone(), asking("a"));
+    let request = AcquireRequest {
+        wait_ms: 20_000,
+        holder_id: own.into(),
+        ..request
+    };
+    let call = tokio::spawn(async move { acquire(&mut locks, request).await });
+    waiters(&mut stand.locks, "a", 1).await;
+    // It asks when the lock was due to end, and this question is on its way for long.
+    stand.server.run::<()>(&["PEXPIRE", "lock:a", "60000"]).await;
+    proxy.set_open(Mode::Stall);
+    let asked = stand.server.calls("evalsha").await;
+    eventually("it has read back, and asked again in vain", async || {
+        stand.server.calls("evalsha").await >= asked + 2
+    })
+    .await;
+    stand.server.run::<()>(&["DEL", "lock:a"]).await;
+    proxy.set(Mode::Pass);
+    eventually("the first question gets through", async || {
+        stand.value("a").await.as_deref() == Some(own)
+    })
+    .await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled(), "cancelled too late");
+    eventually("it is given up", async || stand.value("a").await.is_none()).await;
+    stand.stop().await;
+}
