@@ -22,8 +22,8 @@ pub(super) struct Grant {
     pub token: Token,
     /// Until it ends. None: without end.
     pub left: Option<Duration>,
-    /// When it was asked for.
-    pub since: Instant,
+    /// Until then it is the holder's for sure: without a time to live, for as long as was wanted.
+    pub lives_until: Instant,
     core: Arc<Core>,
     want: Want,
     /// None: the holder had it before, so it is not to be given up.
@@ -178,16 +178,16 @@ struct Asked {
 
 /// Asks for the lock in half of the time; without an answer, the other half is for reading back who holds it.
 async fn acquire(core: Arc<Core>, want: Want, by: Deadline, mut doubt: Option<Claim>) -> Asked {
-    let since = Instant::now();
-    let half = by.instant().saturating_duration_since(since) / 2;
+    let asked = Instant::now();
+    let half = by.instant().saturating_duration_since(asked) / 2;
     let answer = match core.store.acquire(&want, Deadline::within(half)).await {
         Err(Error::Unknown) => {
             doubt.get_or_insert_with(|| Claim::new(&core, &want));
             read_back(&core, &want, by).await
         }
-        answer => answer,
+        answer => answer.map(|answer| (answer, asked)),
     };
-    let waited = answer.map(|answer| match answer {
+    let waited = answer.map(|(answer, asked)| match answer {
         Answer::Busy(left) => Waited::Busy(left),
         Answer::Held { token, left, fresh } => {
             let claim = doubt.take().unwrap_or_else(|| Claim::new(&core, &want));
@@ -200,7 +200,7 @@ async fn acquire(core: Arc<Core>, want: Want, by: Deadline, mut doubt: Option<Cl
             Waited::Granted(Grant {
                 token,
                 left,
-                since,
+                lives_until: asked + left.unwrap_or(want.ttl.length()),
                 core,
                 want,
                 claim,
@@ -210,11 +210,12 @@ async fn acquire(core: Arc<Core>, want: Want, by: Deadline, mut doubt: Option<Cl
     Asked { waited, doubt }
 }
 
-/// What became of a question that was not answered.
-async fn read_back(core: &Core, want: &Want, by: Deadline) -> Result<Answer, Error> {
+/// What became of a question that was not answered, and when that was asked.
+async fn read_back(core: &Core, want: &Want, by: Deadline) -> Result<(Answer, Instant), Error> {
     loop {
+        let asked = Instant::now();
         if let Ok(held) = core.store.get(&want.name, by).await {
-            return Ok(match held {
+            let answer = match held {
                 // Free: to be asked for again.
                 None => Answer::Busy(Some(Duration::ZERO)),
                 Some(held) if held.holder != *want.holder.0 => Answer::Busy(held.left),
@@ -223,7 +224,8 @@ async fn read_back(core: &Core, want: &Want, by: Deadline) -> Result<Answer, Err
                     left: held.left,
                     fresh: held.record.is_some_and(|record| record.session == want.session),
                 },
-            });
+            };
+            return Ok((answer, asked));
         }
         let again = Instant::now() + RETRY;
         if again >= by.instant() {

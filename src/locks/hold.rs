@@ -157,13 +157,13 @@ async fn ask(mut acquiring: Acquiring, patience: Duration, keep: Keep) -> Result
 }
 
 async fn take_up(want: Want, token: Token, by: Option<Deadline>, keep: Keep) -> Result<(Event, State), Error> {
-    let since = Instant::now();
+    let lives_until = Instant::now() + want.ttl.length();
     let soon = keep.core.store.soon();
     let by = by.map_or(soon, |by| by.min(soon));
     Ok(match keep.core.store.take_up(&want, token, by).await? {
         Ok(()) => {
             keep.core.metrics.asked(Outcome::Again);
-            keep.kept(want, token, since)
+            keep.kept(want, token, lives_until)
         }
         Err(refused) => (Event::Lost(refused.into()), State::Ended),
     })
@@ -171,13 +171,13 @@ async fn take_up(want: Want, token: Token, by: Option<Deadline>, keep: Keep) -> 
 
 impl Keep {
     fn granted(self, grant: Grant) -> (Event, State) {
-        let (token, since) = (grant.token, grant.since);
-        self.kept(grant.keep(), token, since)
+        let (token, lives_until) = (grant.token, grant.lives_until);
+        self.kept(grant.keep(), token, lives_until)
     }
 
-    fn kept(self, want: Want, token: Token, since: Instant) -> (Event, State) {
+    fn kept(self, want: Want, token: Token, lives_until: Instant) -> (Event, State) {
         let holder = want.holder.clone();
-        let kept = self.keepers.keep(want, self.grace, since);
+        let kept = self.keepers.keep(want, self.grace, lives_until);
         (Event::Acquired { holder, token }, State::Kept(kept))
     }
 }

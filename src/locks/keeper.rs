@@ -94,8 +94,8 @@ impl Keepers {
         })
     }
 
-    /// Keeps a lock that was held at `since`, with its whole time to live.
-    pub(super) fn keep(&self, want: Want, grace: Duration, since: Instant) -> Kept {
+    /// Keeps a lock that is held until `lives_until` for sure.
+    pub(super) fn keep(&self, want: Want, grace: Duration, lives_until: Instant) -> Kept {
         let (tell, news) = watch::channel(News::default());
         let gone = CancellationToken::new();
         let (lost, refused) = oneshot::channel();
@@ -103,8 +103,11 @@ impl Keepers {
         let keeper = Keeper {
             place,
             grace,
-            lives_until: since + want.ttl.length(),
-            renew_at: since + want.ttl.length() / 3,
+            lives_until,
+            // At once if it was got long ago, by a question whose answer did not come.
+            renew_at: lives_until
+                .checked_sub(want.ttl.length() * 2 / 3)
+                .unwrap_or_else(Instant::now),
             release_at: None,
             want,
             tell,

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use redis_gateway::proto::AcquireRequest;
+use redis_gateway::proto::{AcquireRequest, HoldRequest, hold_lost::Cause, hold_response::Event};
+use tokio::time::{Instant, sleep_until};
 
-use super::{Stand, acquire, asking, got, waiters};
-use crate::harness::{Cut, Mode, Proxy, RedisServer, at, eventually};
+use super::{Held, Stand, acquire, asking, got, holding, waiters};
+use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy};
 
 /// How long the gateway waits for Redis in the tests that wait for that.
 const BRIEF: Duration = Duration::from_millis(400);
@@ -78,5 +79,39 @@ async fn late_question_of_one_who_is_gone_leaves_no_lock_behind() {
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled(), "cancelled too late");
     eventually("it is given up", async || stand.value("a").await.is_none()).await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn lock_of_an_unanswered_question_is_not_kept_past_its_end() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let (mut stand, proxy) = behind_a_proxy(Some(BRIEF)).await;
+    stand.server.run::<()>(&["SET", "lock:a", "direct", "PX", "500"]).await;
+    let request = HoldRequest {
+        ttl_ms: 3_000,
+        wait_ms: 20_000,
+        ..holding("a")
+    };
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Some(Event::Waiting(_))));
+    proxy.set(Mode::SwallowReplies);
+    eventually("the lock is got", async || {
+        stand.value("a").await.is_some_and(|holder| holder != "direct")
+    })
+    .await;
+    // Until the question is given up, and what it came to cannot be read back.
+    sleep_until(Instant::now() + BRIEF).await;
+    proxy.set(Mode::Pass);
+    proxy.cut(Cut::Reset).await;
+    let (holder, _) = stream.acquired().await;
+    assert_eq!(stand.value("a").await, Some(holder));
+    proxy.set(Mode::BlackHole);
+    eventually("the lock ends", async || stand.value("a").await.is_none()).await;
+    let ended = Instant::now();
+    assert_eq!(stream.lost().await, Cause::Unknown);
+    lag.assert_within("the news", ended.elapsed(), Duration::from_millis(300));
+    proxy.set(Mode::Pass);
+    proxy.cut(Cut::Reset).await;
     stand.stop().await;
 }
