@@ -113,7 +113,11 @@ impl Acquiring {
                 return Ok(Waited::Busy(held.and_then(|held| held.left)));
             }
         }
-        self.attempt().await
+        match self.attempt().await? {
+            // Free: the question has got lost.
+            Waited::Busy(Some(Duration::ZERO)) if self.doubt.is_some() => self.attempt().await,
+            waited => Ok(waited),
+        }
     }
 
     /// Waits for the lock, at most until `until`. While Redis is away it waits on; at the end it says so.

@@ -115,3 +115,14 @@ async fn lock_of_an_unanswered_question_is_not_kept_past_its_end() {
     proxy.cut(Cut::Reset).await;
     stand.stop().await;
 }
+
+#[tokio::test]
+async fn question_that_got_lost_makes_no_free_lock_busy() {
+    let (mut stand, proxy) = behind_a_proxy(None).await;
+    proxy.set_open(Mode::BlackHole);
+    let answer = acquire(&mut stand.locks, asking("a")).await.unwrap();
+    assert!(answer.acquired, "busy, for {:?} ms", answer.remaining_ms);
+    assert_eq!(stand.value("a").await, Some(answer.holder_id));
+    proxy.cut(Cut::Reset).await;
+    stand.stop().await;
+}
