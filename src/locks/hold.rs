@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::acquiring::{Acquiring, Grant, Waited};
@@ -90,9 +91,6 @@ impl Holding {
             Some(token) => take_up(want, token, by, keep).await,
             None => ask(Acquiring::new(core.clone(), waiters, want, by), patience, keep).await,
         };
-        if opened.is_err() {
-            core.metrics.asked(Outcome::Failed);
-        }
         let (first, state) = opened?;
         Ok(Holding {
             first: Some(first),
@@ -143,7 +141,8 @@ impl Holding {
 }
 
 async fn ask(mut acquiring: Acquiring, patience: Duration, keep: Keep) -> Result<(Event, State), Error> {
-    match acquiring.ask().await? {
+    let asked = acquiring.ask().await;
+    match asked.inspect_err(|_| keep.core.metrics.asked(Outcome::Failed))? {
         Waited::Granted(grant) => Ok(keep.granted(grant)),
         Waited::Busy(_) if patience.is_zero() => {
             keep.core.metrics.asked(Outcome::Busy);
@@ -156,17 +155,33 @@ async fn ask(mut acquiring: Acquiring, patience: Duration, keep: Keep) -> Result
     }
 }
 
+/// Takes a lock up again, in a task that comes to its end: nobody else may give it up then, so one whose caller is gone is kept
+/// for its grace.
 async fn take_up(want: Want, token: Token, by: Option<Deadline>, keep: Keep) -> Result<(Event, State), Error> {
-    let lives_until = Instant::now() + want.ttl.length();
     let soon = keep.core.store.soon();
     let by = by.map_or(soon, |by| by.min(soon));
-    Ok(match keep.core.store.take_up(&want, token, by).await? {
-        Ok(()) => {
-            keep.core.metrics.asked(Outcome::Again);
-            keep.kept(want, token, lives_until)
-        }
-        Err(refused) => (Event::Lost(refused.into()), State::Ended),
-    })
+    let (tell, told) = oneshot::channel();
+    let core = keep.core.clone();
+    core.clone().spawn(async move {
+        let lives_until = Instant::now() + want.ttl.length();
+        let opened = match core.store.take_up(&want, token, by).await {
+            Ok(Ok(())) => {
+                core.metrics.asked(Outcome::Again);
+                Ok(keep.kept(want, token, lives_until))
+            }
+            Ok(Err(refused)) => Ok((Event::Lost(refused.into()), State::Ended)),
+            Err(error) => {
+                core.metrics.asked(Outcome::Failed);
+                if error == Error::Unknown {
+                    drop(keep.kept(want, token, lives_until));
+                }
+                Err(error)
+            }
+        };
+        drop(tell.send(opened));
+    });
+    // The task tells before it ends; should it have panicked, nobody knows what it did before.
+    told.await.unwrap_or(Err(Error::Unknown))
 }
 
 impl Keep {

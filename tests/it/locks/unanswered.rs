@@ -7,7 +7,7 @@ use redis_gateway::proto::{AcquireRequest, HoldRequest, hold_lost::Cause, hold_r
 use tokio::time::{Instant, sleep_until};
 
 use super::{Held, Stand, acquire, asking, got, holding, waiters};
-use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy};
+use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy, reason};
 
 /// How long the gateway waits for Redis in the tests that wait for that.
 const BRIEF: Duration = Duration::from_millis(400);
@@ -124,5 +124,77 @@ async fn question_that_got_lost_makes_no_free_lock_busy() {
     assert!(answer.acquired, "busy, for {:?} ms", answer.remaining_ms);
     assert_eq!(stand.value("a").await, Some(answer.holder_id));
     proxy.cut(Cut::Reset).await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn taking_up_that_is_cancelled_leaves_the_lock_to_its_grace() {
+    let (mut stand, proxy) = behind_a_proxy(None).await;
+    let request = HoldRequest {
+        ttl_ms: 600_000,
+        // Longer than the first stream takes to hear of it.
+        grace_ms: 3_000,
+        ..holding("a")
+    };
+    let mut stream = Held::open(&mut stand.locks, request.clone()).await.unwrap();
+    let (holder_id, fencing_token) = stream.acquired().await;
+    let again = HoldRequest {
+        holder_id,
+        fencing_token,
+        ..request
+    };
+    let record = async || {
+        let key = "redis-gateway:v1:locks:holding:a";
+        stand.server.run::<Option<String>>(&["GET", key]).await
+    };
+    let first = record().await;
+    proxy.set(Mode::Delay(Duration::from_millis(100)));
+    let mut locks = stand.locks.clone();
+    let call = tokio::spawn(async move { Held::open(&mut locks, again).await });
+    eventually("it is taken up", async || record().await != first).await;
+    // The answer is still on its way.
+    call.abort();
+    assert!(
+        call.await.is_err_and(|ended| ended.is_cancelled()),
+        "cancelled too late"
+    );
+    assert_eq!(stream.lost().await, Cause::TakenUp);
+    eventually("it is released after its grace", async || {
+        stand.value("a").await.is_none()
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn taking_up_without_an_answer_leaves_the_lock_to_its_grace() {
+    let (mut stand, proxy) = behind_a_proxy(Some(BRIEF)).await;
+    let request = HoldRequest {
+        ttl_ms: 600_000,
+        // Longer than the first stream takes to hear of it.
+        grace_ms: 3_000,
+        ..holding("a")
+    };
+    let mut stream = Held::open(&mut stand.locks, request.clone()).await.unwrap();
+    let (holder_id, fencing_token) = stream.acquired().await;
+    let again = HoldRequest {
+        holder_id,
+        fencing_token,
+        ..request
+    };
+    // Once before, so that its script is loaded.
+    let mut first = std::mem::replace(&mut stream, Held::open(&mut stand.locks, again.clone()).await.unwrap());
+    assert_eq!(first.lost().await, Cause::TakenUp);
+    stream.acquired().await;
+    proxy.set_open(Mode::SwallowReplies);
+    let status = Held::open(&mut stand.locks, again).await.err().unwrap();
+    assert_eq!(reason(&status).as_deref(), Some("OUTCOME_UNKNOWN"));
+    proxy.cut(Cut::Reset).await;
+    assert_eq!(stream.lost().await, Cause::TakenUp);
+    eventually("it is released after its grace", async || {
+        stand.value("a").await.is_none()
+    })
+    .await;
     stand.stop().await;
 }
