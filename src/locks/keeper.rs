@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -153,34 +154,42 @@ impl Drop for Place {
     }
 }
 
-/// Looks at all locks each second, many in one command.
+/// Looks at all locks each second.
 async fn check(shared: Arc<Shared>) {
     let mut ticks = interval(CHECK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A look that gets no answer, since its connection is dead, does not keep the next ones waiting. It ends by itself.
+    let mut looks = JoinSet::new();
     loop {
         ticks.tick().await;
-        let all: Vec<_> = {
-            let entries = shared.lock();
-            entries
-                .entries
-                .iter()
-                .map(|(id, entry)| (*id, entry.held.clone()))
-                .collect()
+        while looks.try_join_next().is_some() {}
+        looks.spawn(look(shared.clone()));
+    }
+}
+
+/// Looks at all locks, many in one command.
+async fn look(shared: Arc<Shared>) {
+    let all: Vec<_> = {
+        let entries = shared.lock();
+        entries
+            .entries
+            .iter()
+            .map(|(id, entry)| (*id, entry.held.clone()))
+            .collect()
+    };
+    for some in all.chunks(CHECKED_AT_ONCE) {
+        let (ids, held): (Vec<u64>, Vec<_>) = some.iter().cloned().unzip();
+        let Ok(standing) = shared.core.store.check(&held, shared.core.store.soon()).await else {
+            // Renewals fail too, and tell.
+            break;
         };
-        for some in all.chunks(CHECKED_AT_ONCE) {
-            let (ids, held): (Vec<u64>, Vec<_>) = some.iter().cloned().unzip();
-            let Ok(standing) = shared.core.store.check(&held, shared.core.store.soon()).await else {
-                // Renewals fail too, and tell.
-                break;
-            };
-            let mut entries = shared.lock();
-            for (id, standing) in ids.iter().zip(standing) {
-                // One that was released meanwhile is not there any more.
-                if let Err(refused) = standing
-                    && let Some(entry) = entries.entries.remove(id)
-                {
-                    let _ = entry.lost.send(refused);
-                }
+        let mut entries = shared.lock();
+        for (id, standing) in ids.iter().zip(standing) {
+            // One that was released meanwhile is not there any more.
+            if let Err(refused) = standing
+                && let Some(entry) = entries.entries.remove(id)
+            {
+                let _ = entry.lost.send(refused);
             }
         }
     }
@@ -225,10 +234,16 @@ impl Keeper {
                     return self.leave(&core, at - now).await;
                 }
             }
-            if self.renew_at <= now
-                && let Err(cause) = self.renew(&core).await
-            {
-                return self.lose(cause);
+            if self.renew_at <= now {
+                let renewed = tokio::select! {
+                    biased;
+                    // As above: what is known of it meanwhile does not wait for an answer.
+                    Ok(refused) = &mut refused => Err(refused.into()),
+                    renewed = self.renew(&core) => renewed,
+                };
+                if let Err(cause) = renewed {
+                    return self.lose(cause);
+                }
             }
         }
     }

@@ -198,3 +198,26 @@ async fn taking_up_without_an_answer_leaves_the_lock_to_its_grace() {
     .await;
     stand.stop().await;
 }
+
+#[tokio::test]
+async fn lost_lock_is_news_though_a_look_and_a_renewal_get_no_answer() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let (mut stand, proxy) = behind_a_proxy(Some(Duration::from_secs(5))).await;
+    let request = HoldRequest {
+        ttl_ms: 12_000,
+        ..holding("a")
+    };
+    let mut stream = Held::open(&mut stand.locks, request).await.unwrap();
+    stream.acquired().await;
+    // Just before it is renewed.
+    sleep_until(Instant::now() + Duration::from_millis(3_700)).await;
+    proxy.set_open(Mode::BlackHole);
+    stand.server.run::<()>(&["DEL", "lock:a"]).await;
+    let lost = Instant::now();
+    assert_eq!(stream.lost().await, Cause::Gone);
+    // A new connection takes about a second, the next look another.
+    lag.assert_within("the news", lost.elapsed(), Duration::from_millis(2_300));
+    proxy.cut(Cut::Reset).await;
+    stand.stop().await;
+}
