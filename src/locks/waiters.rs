@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Name;
-use super::desk::{Core, RETRY};
+use super::desk::{Core, RETRY, passes};
 use super::store::{Heard, Store};
 use crate::deadline::jittered;
 use crate::redis::Error;
@@ -206,7 +206,7 @@ async fn listen(shared: Arc<Shared>) {
                 tracing::debug!(%error, "cannot listen for locks that are released");
                 // A server that does not serve any more may be another one for a new connection.
                 blocking = shared.core.store.blocking();
-                sleep(RETRY).await;
+                sleep(if passes(&error) { RETRY } else { LOOK }).await;
             }
         }
     }

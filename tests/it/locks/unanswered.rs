@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use redis_gateway::proto::{AcquireRequest, HoldRequest, hold_lost::Cause, hold_response::Event};
+use redis_gateway::{
+    config::Password,
+    proto::{AcquireRequest, HoldRequest, hold_lost::Cause, hold_response::Event},
+};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Held, Stand, acquire, asking, got, holding, waiters};
+use super::{Held, Stand, acquire, asking, direct::Direct, got, holding, waiters};
 use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy, reason};
 
 /// How long the gateway waits for Redis in the tests that wait for that.
@@ -219,5 +222,42 @@ async fn lost_lock_is_news_though_a_look_and_a_renewal_get_no_answer() {
     // A new connection takes about a second, the next look another.
     lag.assert_within("the news", lost.elapsed(), Duration::from_millis(2_300));
     proxy.cut(Cut::Reset).await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn denied_listener_does_not_storm_redis() {
+    let rights = "~lock:* ~lock-signal:* ~redis-gateway:v1:locks:* +@all -blpop";
+    let server = RedisServer::new()
+        .user("locks", &format!("on >secret {rights}"))
+        .start()
+        .await;
+    let proxy = Proxy::new(server.addr());
+    let addr = proxy.addr();
+    let mut stand = Stand::with(server, |config| {
+        let mut endpoint = at(addr);
+        endpoint.username = Some("locks".into());
+        endpoint.password = Some(Password::Inline("secret".into()));
+        config.endpoints.user_events = Some(endpoint);
+    })
+    .await;
+    let mut direct = Direct::new(&stand.server, "a", "direct").await;
+    assert!(direct.try_acquire(60).await);
+    let (mut locks, request) = (stand.locks.clone(), asking("a"));
+    let request = AcquireRequest {
+        wait_ms: 20_000,
+        ..request
+    };
+    let call = tokio::spawn(async move { acquire(&mut locks, request).await });
+    waiters(&mut stand.locks, "a", 1).await;
+    let asked = stand.server.calls("evalsha").await;
+    eventually("it has looked three times", async || {
+        stand.server.calls("evalsha").await >= asked + 3
+    })
+    .await;
+    let connected = proxy.accepted();
+    assert!((2..=8).contains(&connected), "{connected} connections in three seconds");
+    assert!(direct.release().await);
+    assert!(call.await.unwrap().unwrap().acquired);
     stand.stop().await;
 }
