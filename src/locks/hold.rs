@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
-use super::acquiring::{Acquiring, Grant, Waited};
+use super::acquiring::{Acquiring, Waited};
 use super::desk::Core;
 use super::keeper::{Cause, Keepers, Kept};
 use super::metrics::Outcome;
@@ -51,11 +53,8 @@ pub(super) struct Holding {
 }
 
 enum State {
-    Waiting {
-        acquiring: Acquiring,
-        until: Instant,
-        keep: Keep,
-    },
+    /// In a task, whether or not the caller reads: it may be the first in the line, and others are behind it.
+    Waiting(AbortOnDropHandle<Result<(Event, State), Error>>),
     Kept(Kept),
     Ended,
 }
@@ -105,24 +104,13 @@ impl Holding {
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Ended => None,
-            State::Waiting {
-                mut acquiring,
-                until,
-                keep,
-            } => match acquiring.wait(until).await {
-                Ok(Waited::Granted(grant)) => {
-                    let (event, state) = keep.granted(grant);
+            // Should it have panicked, nobody knows what it did before.
+            State::Waiting(waiting) => match waiting.await.unwrap_or(Err(Error::Unknown)) {
+                Ok((event, state)) => {
                     self.state = state;
                     Some(Ok(event))
                 }
-                Ok(Waited::Busy(_)) => {
-                    keep.core.metrics.asked(Outcome::Busy);
-                    Some(Ok(Event::Busy))
-                }
-                Err(error) => {
-                    keep.core.metrics.asked(Outcome::Failed);
-                    Some(Err(error))
-                }
+                Err(error) => Some(Err(error)),
             },
             State::Kept(mut kept) => {
                 // Who keeps it tells before it ends; should it have panicked, nobody renews the lock any more.
@@ -141,17 +129,14 @@ impl Holding {
 }
 
 async fn ask(mut acquiring: Acquiring, patience: Duration, keep: Keep) -> Result<(Event, State), Error> {
-    let asked = acquiring.ask().await;
-    match asked.inspect_err(|_| keep.core.metrics.asked(Outcome::Failed))? {
-        Waited::Granted(grant) => Ok(keep.granted(grant)),
-        Waited::Busy(_) if patience.is_zero() => {
-            keep.core.metrics.asked(Outcome::Busy);
-            Ok((Event::Busy, State::Ended))
-        }
-        Waited::Busy(_) => {
+    match acquiring.ask().await {
+        Ok(Waited::Busy(_)) if !patience.is_zero() => {
             let until = Instant::now() + patience;
-            Ok((Event::Waiting, State::Waiting { acquiring, until, keep }))
+            let wait = async move { keep.waited(acquiring.wait(until).await) };
+            let waiting = tokio::spawn(wait.instrument(tracing::Span::current()));
+            Ok((Event::Waiting, State::Waiting(AbortOnDropHandle::new(waiting))))
         }
+        asked => keep.waited(asked),
     }
 }
 
@@ -185,9 +170,21 @@ async fn take_up(want: Want, token: Token, by: Option<Deadline>, keep: Keep) -> 
 }
 
 impl Keep {
-    fn granted(self, grant: Grant) -> (Event, State) {
-        let (token, lives_until) = (grant.token, grant.lives_until);
-        self.kept(grant.keep(), token, lives_until)
+    fn waited(self, waited: Result<Waited, Error>) -> Result<(Event, State), Error> {
+        match waited {
+            Ok(Waited::Granted(grant)) => {
+                let (token, lives_until) = (grant.token, grant.lives_until);
+                Ok(self.kept(grant.keep(), token, lives_until))
+            }
+            Ok(Waited::Busy(_)) => {
+                self.core.metrics.asked(Outcome::Busy);
+                Ok((Event::Busy, State::Ended))
+            }
+            Err(error) => {
+                self.core.metrics.asked(Outcome::Failed);
+                Err(error)
+            }
+        }
     }
 
     fn kept(self, want: Want, token: Token, lives_until: Instant) -> (Event, State) {

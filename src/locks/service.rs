@@ -127,7 +127,7 @@ impl Rpcs for Service {
         let locks = self.locks(&call)?;
         let failed = failed(locks, &call);
         let holding = locks.hold(opening).await.map_err(&failed)?;
-        // Pulled by the transport as the caller takes what comes; the lock is renewed all the same.
+        // Pulled by the transport as the caller takes what comes; the lock is waited for and renewed all the same.
         Ok(Response::new(Box::pin(stream::unfold(
             (holding, failed),
             |(mut holding, failed)| async {

@@ -7,6 +7,7 @@ mod hold;
 mod killed;
 mod many;
 mod refusals;
+mod slow_reader;
 mod unanswered;
 mod unary;
 mod waiting;
