@@ -1,5 +1,5 @@
--- Acquires a lock for a holder, unless somebody else holds it. A holder that holds it already gets the same answer again, and its
--- new session is the one that may give the lock up.
+-- Acquires a lock for a holder, unless somebody else holds it. A holder that holds it already gets the same answer again, and no
+-- session may give the lock up then: not the one before, whose caller may be gone, nor this one, which has got nothing.
 --
 -- KEYS 1: the lock, 2: the record of its holder, 3: the last token
 -- ARGV 1: the holder, 2: seconds to live (0: without end), 3: the session
@@ -19,7 +19,7 @@ if holder then
   elseif session == ARGV[3] then
     state = 1
   else
-    redis.call('SET', KEYS[2], token .. ' ' .. at .. ' ' .. ARGV[3] .. ' ' .. holder, 'KEEPTTL')
+    redis.call('SET', KEYS[2], token .. ' ' .. at .. ' 0 ' .. holder, 'KEEPTTL')
   end
   return {state, token, redis.call('PTTL', KEYS[1])}
 end

@@ -92,8 +92,8 @@ impl fmt::Debug for Holder {
     }
 }
 
-/// What asks for a lock in a holder's name: a call or a stream. The latest that got it is the one that may give it up, so that one
-/// whose caller is gone cannot release what the same holder has got again.
+/// What asks for a lock in a holder's name: a call or a stream. The one that got it, or took it up, may give it up, until its holder
+/// asks for it again: one whose caller is gone cannot release what the same holder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Session(u64);
 

@@ -47,7 +47,7 @@ macro_rules! script {
     };
 }
 
-script!(ACQUIRE, Once, "acquire-3", "dcfe5edbbb1d18cabef3b446fb9e90920b9156ca");
+script!(ACQUIRE, Once, "acquire-3", "282007e4d9803c44e45eac6d8b147d0d2af67062");
 script!(RELEASE, Once, "release-3", "cd4770d48c3a131d3b5bcfd860d108c092d314e2");
 script!(RENEW, Once, "renew-2", "7ff5b1fd03b0389f148b42dffc4edcfec103e8c1");
 script!(TAKE_UP, Once, "take_up-2", "6e773cc3f8a8e98106a63125f1013dda53d7694b");

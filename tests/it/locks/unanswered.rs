@@ -120,6 +120,28 @@ async fn lock_of_an_unanswered_question_is_not_kept_past_its_end() {
 }
 
 #[tokio::test]
+async fn holder_whose_second_question_is_not_answered_holds_on() {
+    let (mut stand, proxy) = behind_a_proxy(Some(BRIEF)).await;
+    let held = got(&mut stand.locks, "a").await;
+    let again = AcquireRequest {
+        holder_id: held.holder_id.clone(),
+        ..asking("a")
+    };
+    proxy.set(Mode::SwallowReplies);
+    acquire(&mut stand.locks, again).await.unwrap_err();
+    eventually("it is being given up", async || given_up(&stand).await).await;
+    proxy.set(Mode::Pass);
+    proxy.cut(Cut::Reset).await;
+    let asked = stand.server.calls("evalsha").await;
+    eventually("it was tried to give it up", async || {
+        stand.server.calls("evalsha").await > asked
+    })
+    .await;
+    assert_eq!(stand.value("a").await, Some(held.holder_id));
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn question_that_got_lost_makes_no_free_lock_busy() {
     let (mut stand, proxy) = behind_a_proxy(None).await;
     proxy.set_open(Mode::BlackHole);
