@@ -112,6 +112,11 @@ pub fn ttl(key: Bytes) -> Command<Repeatable, i64> {
     Command::new("TTL", vec![key])
 }
 
+/// `PTTL key`: milliseconds left, -1 without a TTL, -2 without a key. One whose time is over is gone by this, and all hear of it.
+pub fn pttl(key: Bytes) -> Command<Repeatable, i64> {
+    Command::new("PTTL", vec![key])
+}
+
 /// `RPUSH key value …`: the list's new length.
 pub fn rpush(key: Bytes, values: impl IntoIterator<Item = Bytes>) -> Command<Once, i64> {
     Command::new("RPUSH", std::iter::once(key).chain(values).collect())
@@ -123,15 +128,27 @@ pub fn hgetall(key: Bytes) -> Command<Repeatable, Vec<Bytes>> {
 }
 
 /// `SCAN cursor MATCH pattern COUNT count`: where to go on, and keys that were found; 0 is the beginning and the end.
-pub fn scan(cursor: u64, pattern: &'static str, count: u64) -> Command<Repeatable, (Bytes, Vec<Bytes>)> {
+pub fn scan(cursor: u64, pattern: impl Into<Bytes>, count: u64) -> Command<Repeatable, (Bytes, Vec<Bytes>)> {
     let (matching, counting) = (Bytes::from_static(b"MATCH"), Bytes::from_static(b"COUNT"));
-    let pattern = Bytes::from_static(pattern.as_bytes());
-    Command::new("SCAN", vec![number(cursor), matching, pattern, counting, number(count)])
+    let args = vec![number(cursor), matching, pattern.into(), counting, number(count)];
+    Command::new("SCAN", args)
 }
 
 /// `PUBLISH channel message`: how many subscribers got it.
 pub fn publish(channel: Bytes, message: Bytes) -> Command<Once, i64> {
     Command::new("PUBLISH", vec![channel, message])
+}
+
+/// `CONFIG GET parameter`: its name and its value.
+pub fn config_get(parameter: &'static str) -> Command<Repeatable, Vec<Bytes>> {
+    let args = vec![Bytes::from_static(b"GET"), Bytes::from_static(parameter.as_bytes())];
+    Command::new("CONFIG", args)
+}
+
+/// `CONFIG SET parameter value`: `OK`.
+pub fn config_set(parameter: &'static str, value: Bytes) -> Command<Once, Bytes> {
+    let args = vec![Bytes::from_static(b"SET"), Bytes::from_static(parameter.as_bytes())];
+    Command::new("CONFIG", args.into_iter().chain([value]).collect())
 }
 
 /// `BLPOP key … seconds`: the key that had an element, and the element; none when the time ran out.

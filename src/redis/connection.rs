@@ -45,6 +45,24 @@ pub(super) enum Role {
     Subscriber,
 }
 
+/// What is subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// A channel, by its name.
+    Channel,
+    /// All channels whose names match a glob pattern.
+    Pattern,
+}
+
+impl Kind {
+    fn command(self) -> &'static str {
+        match self {
+            Kind::Channel => "SUBSCRIBE",
+            Kind::Pattern => "PSUBSCRIBE",
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
@@ -185,28 +203,47 @@ impl Connection {
         }
     }
 
-    /// Subscribes, which makes `total` subscriptions, and makes sure of it. The library's call returns before anything has
-    /// happened, and an error reply is dropped where nobody waits for one, so that no later command tells; Redis is asked for
-    /// the number. One at a time: the owner sees to that, and drops the connection after any error but [`Reply::Denied`].
-    pub(super) async fn subscribe(&self, channels: &[Bytes], total: usize, deadline: Deadline) -> Result<(), Error> {
-        let names: Vec<&str> = channels.iter().map(channel_name).collect::<Result<_, _>>()?;
-        self.client.subscribe(names).await.map_err(|_| Error::Unavailable)?;
-        self.confirm("SUBSCRIBE", total, deadline).await
+    /// Subscribes to topics of one kind, which makes `total` subscriptions of it, and makes sure of it. The library's call returns
+    /// before anything has happened, and an error reply is dropped where nobody waits for one, so that no later command tells;
+    /// Redis is asked for the number. One at a time: the owner sees to that, and drops the connection after any error but
+    /// [`Reply::Denied`].
+    pub(super) async fn subscribe(
+        &self,
+        kind: Kind,
+        names: &[Bytes],
+        total: usize,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let names: Vec<&str> = names.iter().map(topic_name).collect::<Result<_, _>>()?;
+        let sent = match kind {
+            Kind::Channel => self.client.subscribe(names).await,
+            Kind::Pattern => self.client.psubscribe(names).await,
+        };
+        sent.map_err(|_| Error::Unavailable)?;
+        self.confirm(kind, kind.command(), total, deadline).await
     }
 
-    /// Ends a subscription, which leaves `total` of them; see [`Connection::subscribe`].
-    pub(super) async fn unsubscribe(&self, channel: &Bytes, total: usize, deadline: Deadline) -> Result<(), Error> {
-        self.client
-            .unsubscribe(channel_name(channel)?)
-            .await
-            .map_err(|_| Error::Unavailable)?;
-        self.confirm("UNSUBSCRIBE", total, deadline).await
+    /// Ends a subscription, which leaves `total` of its kind; see [`Connection::subscribe`].
+    pub(super) async fn unsubscribe(
+        &self,
+        kind: Kind,
+        name: &Bytes,
+        total: usize,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let name = topic_name(name)?;
+        let sent = match kind {
+            Kind::Channel => self.client.unsubscribe(name).await,
+            Kind::Pattern => self.client.punsubscribe(name).await,
+        };
+        sent.map_err(|_| Error::Unavailable)?;
+        self.confirm(kind, "UNSUBSCRIBE", total, deadline).await
     }
 
-    async fn confirm(&self, name: &'static str, total: usize, deadline: Deadline) -> Result<(), Error> {
+    async fn confirm(&self, kind: Kind, name: &'static str, total: usize, deadline: Deadline) -> Result<(), Error> {
         let denied = Error::Reply(Reply::Denied(name));
         match self.ask(command::client_info(), deadline).await {
-            Ok(info) => match subscriptions(&info) {
+            Ok(info) => match subscriptions(&info, kind) {
                 Some(now) if now == total => return Ok(()),
                 // The error reply came in before the question had gone out.
                 Some(_) => return Err(denied),
@@ -225,8 +262,8 @@ impl Connection {
         Err(Error::Protocol(name))
     }
 
-    /// Whether a `PING` with a text of its own gets just that text back.
-    async fn echoes(&self, deadline: Deadline) -> Result<bool, Error> {
+    /// Whether a `PING` with a text of its own gets just that text back. What was published before it has come in by then.
+    pub(super) async fn echoes(&self, deadline: Deadline) -> Result<bool, Error> {
         let text = command::number(rand::random());
         Ok(self.ask(command::echo_ping(text.clone()), deadline).await? == text)
     }
@@ -262,18 +299,19 @@ fn fault(error: &fred::error::Error) -> Fault {
     }
 }
 
-/// The number of subscriptions in the answer to `CLIENT INFO`.
-fn subscriptions(info: &[u8]) -> Option<usize> {
+/// The number of subscriptions of a kind in the answer to `CLIENT INFO`.
+fn subscriptions(info: &[u8], kind: Kind) -> Option<usize> {
+    let field = match kind {
+        Kind::Channel => "sub=",
+        Kind::Pattern => "psub=",
+    };
     let info = std::str::from_utf8(info).ok()?;
-    info.split(' ')
-        .find_map(|field| field.strip_prefix("sub="))?
-        .parse()
-        .ok()
+    info.split(' ').find_map(|part| part.strip_prefix(field))?.parse().ok()
 }
 
-fn channel_name(channel: &Bytes) -> Result<&str, Error> {
-    // Channel names are made from protobuf strings, which are UTF-8.
-    std::str::from_utf8(channel).map_err(|_| Error::Protocol("SUBSCRIBE"))
+fn topic_name(name: &Bytes) -> Result<&str, Error> {
+    // Names are made from protobuf strings, which are UTF-8.
+    std::str::from_utf8(name).map_err(|_| Error::Protocol("SUBSCRIBE"))
 }
 
 /// A client that connects once, sends each command once, and takes no error reply for a reason to connect again.

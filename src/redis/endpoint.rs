@@ -62,6 +62,11 @@ impl Endpoint {
         self.config.command_timeout
     }
 
+    /// The number of the database.
+    pub fn db(&self) -> u8 {
+        self.config.db
+    }
+
     /// The primary's state, and its changes.
     pub fn state(&self) -> watch::Receiver<State> {
         self.primary.state()

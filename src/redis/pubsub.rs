@@ -10,7 +10,7 @@ use fred::types::{Message, Value};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{Connection, Role};
+use super::connection::{Connection, Kind, Role};
 use super::error::{Error, Reply};
 use crate::config;
 use crate::deadline::Deadline;
@@ -40,6 +40,9 @@ pub enum Event {
     Reconnected,
     /// The gateway was too slow for the connection: so many messages are missing.
     Dropped(u64),
+    /// What was published before [`Subscriber::mark`] was asked for this number has been told. Never comes if the connection is
+    /// lost before.
+    Mark(u64),
 }
 
 /// The subscriptions of an endpoint. Its task, and with it the connection, ends when it is dropped.
@@ -49,23 +52,31 @@ pub struct Subscriber {
     _task: AbortOnDropHandle<()>,
 }
 
-struct Request {
-    channel: Bytes,
+enum Request {
+    Subscribe(Wanted),
+    Mark(u64),
+}
+
+struct Wanted {
+    topic: Topic,
     deadline: Deadline,
     answer: oneshot::Sender<Result<Subscription, Error>>,
 }
 
-/// One of the subscriptions to a channel. Redis is told to end it when the last of them is dropped.
+type Topic = (Kind, Bytes);
+
+/// One of the subscriptions to a channel or a pattern. Redis is told to end it when the last of them is dropped.
 #[derive(Debug)]
 pub struct Subscription {
-    channel: Bytes,
-    ended: mpsc::UnboundedSender<Bytes>,
+    topic: Topic,
+    ended: mpsc::UnboundedSender<Topic>,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         // The subscriber may have ended before.
-        drop(self.ended.send(std::mem::take(&mut self.channel)));
+        let (kind, name) = (self.topic.0, std::mem::take(&mut self.topic.1));
+        drop(self.ended.send((kind, name)));
     }
 }
 
@@ -83,6 +94,7 @@ impl Subscriber {
             config,
             events: events.clone(),
             channels: HashMap::new(),
+            patterns: HashMap::new(),
             ended,
             connection: None,
             gap: false,
@@ -101,14 +113,29 @@ impl Subscriber {
 
     /// Subscribes to a channel, or takes part in its subscription: once this answers, Redis has confirmed it.
     pub async fn subscribe(&self, channel: Bytes, deadline: Deadline) -> Result<Subscription, Error> {
+        self.ask((Kind::Channel, channel), deadline).await
+    }
+
+    /// The same for all channels whose names match a glob pattern.
+    pub async fn subscribe_pattern(&self, pattern: Bytes, deadline: Deadline) -> Result<Subscription, Error> {
+        self.ask((Kind::Pattern, pattern), deadline).await
+    }
+
+    /// Asks for [`Event::Mark`].
+    pub async fn mark(&self, number: u64) {
+        // The task lives as long as this subscriber.
+        drop(self.requests.send(Request::Mark(number)).await);
+    }
+
+    async fn ask(&self, topic: Topic, deadline: Deadline) -> Result<Subscription, Error> {
         let (answer, answered) = oneshot::channel();
         let ask = async {
             // The task lives as long as this subscriber.
-            let request = Request {
-                channel,
+            let request = Request::Subscribe(Wanted {
+                topic,
                 deadline,
                 answer,
-            };
+            });
             self.requests.send(request).await.map_err(|_| Error::Unavailable)?;
             answered.await.unwrap_or(Err(Error::Unavailable))
         };
@@ -130,7 +157,8 @@ struct Task {
     events: broadcast::Sender<Event>,
     /// What is subscribed to on the connection that there is, or will be on the next one, and how often.
     channels: HashMap<Bytes, usize>,
-    ended: mpsc::UnboundedSender<Bytes>,
+    patterns: HashMap<Bytes, usize>,
+    ended: mpsc::UnboundedSender<Topic>,
     connection: Option<Live>,
     /// Whether a loss has not been told yet: it is told when the channels are subscribed to again.
     gap: bool,
@@ -138,23 +166,24 @@ struct Task {
 
 enum Happened {
     Request(Option<Request>),
-    Ended(Option<Bytes>),
+    Ended(Option<Topic>),
     Message(Result<Message, broadcast::error::RecvError>),
     Dead(&'static str),
     Retry,
 }
 
 impl Task {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>, mut ends: mpsc::UnboundedReceiver<Bytes>) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, mut ends: mpsc::UnboundedReceiver<Topic>) {
         loop {
             let happened = {
                 let Task {
                     connection,
                     config,
                     channels,
+                    patterns,
                     ..
                 } = &mut self;
-                let lost = connection.is_none() && !channels.is_empty();
+                let lost = connection.is_none() && !(channels.is_empty() && patterns.is_empty());
                 let (dead, message) = match connection {
                     Some(live) => (Some(live.connection.dead(config)), Some(live.messages.recv())),
                     None => (None, None),
@@ -162,15 +191,16 @@ impl Task {
                 tokio::select! {
                     message = or_never(message) => Happened::Message(message),
                     request = requests.recv() => Happened::Request(request),
-                    channel = ends.recv() => Happened::Ended(channel),
+                    topic = ends.recv() => Happened::Ended(topic),
                     cause = or_never(dead) => Happened::Dead(cause),
                     () = tokio::time::sleep(RECONNECT_DELAY), if lost => Happened::Retry,
                 }
             };
             match happened {
                 Happened::Request(None) | Happened::Ended(None) => return,
-                Happened::Request(Some(request)) => self.take(request).await,
-                Happened::Ended(Some(channel)) => self.end(channel).await,
+                Happened::Request(Some(Request::Subscribe(wanted))) => self.take(wanted).await,
+                Happened::Request(Some(Request::Mark(number))) => self.mark(number).await,
+                Happened::Ended(Some(topic)) => self.end(topic).await,
                 Happened::Message(Ok(message)) => self.hear(message),
                 Happened::Message(Err(broadcast::error::RecvError::Lagged(missed))) => {
                     self.tell(Event::Dropped(missed));
@@ -185,15 +215,15 @@ impl Task {
         }
     }
 
-    async fn take(&mut self, request: Request) {
-        let Request {
-            channel,
+    async fn take(&mut self, wanted: Wanted) {
+        let Wanted {
+            topic,
             deadline,
             answer,
-        } = request;
-        let result = self.subscribe(&channel, deadline).await;
+        } = wanted;
+        let result = self.subscribe(&topic, deadline).await;
         match &result {
-            Ok(()) => *self.channels.entry(channel.clone()).or_default() += 1,
+            Ok(()) => *self.topics(topic.0).entry(topic.1.clone()).or_default() += 1,
             // The connection is as it was.
             Err(Error::Reply(Reply::Denied(_))) => {}
             // Whether it is subscribed to is not known: a new connection knows.
@@ -201,12 +231,13 @@ impl Task {
         }
         let ended = self.ended.clone();
         // If the caller has gone away meanwhile, its subscription ends with the answer.
-        drop(answer.send(result.map(|()| Subscription { channel, ended })));
+        drop(answer.send(result.map(|()| Subscription { topic, ended })));
     }
 
-    async fn subscribe(&mut self, channel: &Bytes, deadline: Deadline) -> Result<(), Error> {
-        let held = self.channels.contains_key(channel);
-        let channels = self.channels.len();
+    async fn subscribe(&mut self, topic: &Topic, deadline: Deadline) -> Result<(), Error> {
+        let (kind, name) = topic;
+        let topics = self.topics(*kind);
+        let (held, total) = (topics.contains_key(name), topics.len() + 1);
         let connected = tokio::time::timeout_at(deadline.instant(), self.connected());
         connected.await.unwrap_or(Err(Error::Timeout))?;
         let Some(live) = &self.connection else {
@@ -216,32 +247,60 @@ impl Task {
             // The connection has it, or has just been made with it.
             return Ok(());
         }
-        // Not the caller's deadline: one that is in a hurry, or gone, must not cost all others the connection. Within this time
-        // a dead one would be noticed too.
-        let deadline = Deadline::within(self.config.probe_interval + 2 * self.config.probe_timeout);
-        let channel = std::slice::from_ref(channel);
-        live.connection.subscribe(channel, channels + 1, deadline).await
+        // Not the caller's deadline: one that is in a hurry, or gone, must not cost all others the connection.
+        let name = std::slice::from_ref(name);
+        live.connection.subscribe(*kind, name, total, self.notice()).await
     }
 
-    /// Ends one of the subscriptions to a channel, and with the last of them Redis' own.
-    async fn end(&mut self, channel: Bytes) {
-        let Some(count) = self.channels.get_mut(&channel) else {
+    /// Tells that all that was published before has been told.
+    async fn mark(&mut self, number: u64) {
+        // Without a connection, that it is there again is what is told.
+        let Some(live) = &self.connection else { return };
+        if !matches!(live.connection.echoes(self.notice()).await, Ok(true)) {
+            return self.lose("lost");
+        }
+        loop {
+            let Some(live) = &mut self.connection else { return };
+            match live.messages.try_recv() {
+                Ok(message) => self.hear(message),
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => self.tell(Event::Dropped(missed)),
+                Err(_) => break,
+            }
+        }
+        self.tell(Event::Mark(number));
+    }
+
+    /// Ends one of the subscriptions to a topic, and with the last of them Redis' own.
+    async fn end(&mut self, topic: Topic) {
+        let (kind, name) = topic;
+        let topics = self.topics(kind);
+        let Some(count) = topics.get_mut(&name) else {
             return;
         };
         *count -= 1;
         if *count > 0 {
             return;
         }
-        self.channels.remove(&channel);
+        topics.remove(&name);
+        let total = topics.len();
         let Some(live) = &self.connection else { return };
         let deadline = Deadline::within(self.config.command_timeout);
-        let ended = live
-            .connection
-            .unsubscribe(&channel, self.channels.len(), deadline)
-            .await;
+        let ended = live.connection.unsubscribe(kind, &name, total, deadline).await;
         if ended.is_err_and(|error| !matches!(error, Error::Reply(Reply::Denied(_)))) {
             self.lose("lost");
         }
+    }
+
+    fn topics(&mut self, kind: Kind) -> &mut HashMap<Bytes, usize> {
+        match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Pattern => &mut self.patterns,
+        }
+    }
+
+    /// Within this time a dead connection would be noticed.
+    fn notice(&self) -> Deadline {
+        Deadline::within(self.config.probe_interval + 2 * self.config.probe_timeout)
     }
 
     /// The connection, made anew with all channels if there is none.
@@ -252,12 +311,14 @@ impl Task {
                 .await
                 .map_err(|_| Error::Unavailable)?;
             let messages = connection.messages();
-            let channels: Vec<Bytes> = self.channels.keys().cloned().collect();
-            let mut subscribed = 0;
-            for chunk in channels.chunks(RESUBSCRIBE_CHUNK) {
-                subscribed += chunk.len();
-                let deadline = Deadline::within(self.config.command_timeout);
-                connection.subscribe(chunk, subscribed, deadline).await?;
+            for kind in [Kind::Channel, Kind::Pattern] {
+                let names: Vec<Bytes> = self.topics(kind).keys().cloned().collect();
+                let mut subscribed = 0;
+                for chunk in names.chunks(RESUBSCRIBE_CHUNK) {
+                    subscribed += chunk.len();
+                    let deadline = Deadline::within(self.config.command_timeout);
+                    connection.subscribe(kind, chunk, subscribed, deadline).await?;
+                }
             }
             self.connection = Some(Live { connection, messages });
             if std::mem::take(&mut self.gap) {
@@ -268,7 +329,7 @@ impl Task {
     }
 
     fn lose(&mut self, cause: &'static str) {
-        if self.connection.take().is_some() && !self.channels.is_empty() {
+        if self.connection.take().is_some() && !(self.channels.is_empty() && self.patterns.is_empty()) {
             self.gap = true;
             self.tell(Event::Lost);
             tracing::warn!(

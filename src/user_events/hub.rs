@@ -153,6 +153,8 @@ async fn hear(shared: Arc<Shared>, mut events: broadcast::Receiver<Event>) {
             Ok(Event::Dropped(missed)) | Err(broadcast::error::RecvError::Lagged(missed)) => {
                 shared.gap(Gap::Overloaded(missed));
             }
+            // Nobody here asks for one.
+            Ok(Event::Mark(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
