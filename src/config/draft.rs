@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server,
-    Telemetry, UserEvents,
+    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, Orchestrator,
+    PullMetrics, Server, Telemetry, UserEvents,
 };
 
 #[derive(Debug)]
@@ -81,6 +81,13 @@ impl Draft {
                     orphan_age: Duration::ZERO,
                 },
                 user_events: UserEvents {
+                    heartbeat: Duration::ZERO,
+                },
+                orchestrator: Orchestrator {
+                    channel_prefix: String::new(),
+                    skip_keyspace_event_setup: false,
+                    look_interval: Duration::ZERO,
+                    ack_timeout: Duration::ZERO,
                     heartbeat: Duration::ZERO,
                 },
                 drain: Drain {

@@ -44,6 +44,8 @@ pub struct Config {
     pub pull_metrics: PullMetrics,
     /// How users' events are listened to.
     pub user_events: UserEvents,
+    /// How keys of build managers are watched.
+    pub orchestrator: Orchestrator,
     /// How the gateway ends.
     pub drain: Drain,
     /// Logs and traces.
@@ -294,6 +296,24 @@ pub struct PullMetrics {
 #[derive(Debug, Clone)]
 pub struct UserEvents {
     /// Silence after which a listener hears a heartbeat, jitter aside. Default 5 s.
+    pub heartbeat: Duration,
+}
+
+/// How keys of build managers are watched.
+#[derive(Debug, Clone)]
+pub struct Orchestrator {
+    /// What stands before the name of the channel, `orchestrator_events`; build managers without the gateway must be told the same.
+    /// Default empty.
+    pub channel_prefix: String,
+    /// Leave `notify-keyspace-events` of the server as it is. Default false.
+    pub skip_keyspace_event_setup: bool,
+    /// Between two looks at all keys for expirations that nobody told of. Too low costs Redis a walk through its keys each time, too
+    /// high delays what was missed. Default 30 s.
+    pub look_interval: Duration,
+    /// For a client to acknowledge an expiry; then another one is given it. Too low gives it to two, too high delays it when a client
+    /// dies. Default 30 s.
+    pub ack_timeout: Duration,
+    /// Silence after which a watch hears a heartbeat, jitter aside. Default 15 s.
     pub heartbeat: Duration,
 }
 

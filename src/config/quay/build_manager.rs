@@ -57,22 +57,21 @@ impl Understood {
                 "REDIS_CA_CERT" => self.give(&entry.value, &label, "orchestrator", "tls.ca_file"),
                 "REDIS_CERT_AND_KEY" => self.cert_and_key(&entry.value, &label),
                 "REDIS_SKIP_KEYSPACE_EVENT_SETUP" => {
-                    self.note(
-                        &entry.value,
-                        &label,
-                        "is for build orchestration, which this release does not serve: ignored",
-                    );
+                    if let Some(skip) = self.flag(orchestrator, &entry.key, &label) {
+                        let path = "orchestrator.skip_keyspace_event_setup";
+                        self.set(&entry.value, &label, path, skip.to_string());
+                    }
                 }
                 _ => self.note(&entry.value, &label, "is not known to the gateway: ignored"),
             }
         }
         if let Some(prefix) = settings.get("ORCHESTRATOR_PREFIX") {
             let label = format!("{KEY}.ORCHESTRATOR_PREFIX");
-            self.note(
-                prefix,
-                &label,
-                "is for build orchestration, which this release does not serve: ignored",
-            );
+            match &prefix.data {
+                Data::Null => {}
+                Data::Scalar { text, .. } => self.set(prefix, &label, "orchestrator.channel_prefix", text.clone()),
+                _ => self.problem(prefix, &label, &format!("is {}: write one value", prefix.kind())),
+            }
         }
     }
 

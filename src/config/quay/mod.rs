@@ -180,7 +180,11 @@ impl Understood {
     }
 
     fn push(&mut self, node: &Node, label: &str, endpoint: &str, leaf: &str, text: String) {
-        if let Some(setting) = setting(&format!("endpoints.{endpoint}.{leaf}")) {
+        self.set(node, label, &format!("endpoints.{endpoint}.{leaf}"), text);
+    }
+
+    fn set(&mut self, node: &Node, label: &str, path: &str, text: String) {
+        if let Some(setting) = setting(path) {
             let given = Given {
                 place: Place::Quay(node.at.clone()),
                 label: Some(label.to_owned()),

@@ -36,7 +36,11 @@ BUILD_MANAGER:
     let case = Case::new();
     let pem = case.write("pem", "");
     let case = case.quay(quay);
-    let endpoints = case.config().endpoints;
+    let config = case.config();
+    let watched = config.orchestrator;
+    assert!(watched.skip_keyspace_event_setup);
+    assert_eq!(watched.channel_prefix, "buildman/production/");
+    let endpoints = config.endpoints;
     let logs = endpoints.build_logs.unwrap();
     assert_eq!(
         (logs.server, logs.db, logs.username.as_deref()),
@@ -68,10 +72,6 @@ BUILD_MANAGER:
         [
             "quay config.yaml:2:96: BUILDLOGS_REDIS.socket_timeout: is a connection argument that the gateway does not \
              need: ignored",
-            "quay config.yaml:24:38: BUILD_MANAGER.ORCHESTRATOR.REDIS_SKIP_KEYSPACE_EVENT_SETUP: is for build \
-             orchestration, which this release does not serve: ignored",
-            "quay config.yaml:25:24: BUILD_MANAGER.ORCHESTRATOR_PREFIX: is for build orchestration, which this release \
-             does not serve: ignored",
             "quay config.yaml:9:18: USER_EVENTS_REDIS.ssl_cert_reqs: the server's certificate is not checked: anyone on \
              the way can read and change what is sent",
         ]

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use redis_gateway::config::{
-    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, PullMetrics, Server,
-    Telemetry, UserEvents,
+    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, Orchestrator, PullMetrics,
+    Server, Telemetry, UserEvents,
 };
 
 /// A gateway on free ports of loopback, without endpoints.
@@ -34,6 +34,13 @@ pub(crate) fn config() -> Config {
         },
         user_events: UserEvents {
             heartbeat: Duration::from_secs(5),
+        },
+        orchestrator: Orchestrator {
+            channel_prefix: String::new(),
+            skip_keyspace_event_setup: false,
+            look_interval: Duration::from_secs(30),
+            ack_timeout: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
         },
         drain: Drain {
             delay: Duration::ZERO,
