@@ -23,10 +23,12 @@ use crate::config::{Config, EndpointName, Listen};
 use crate::health::{Followed, Monitor};
 use crate::layer::Stack;
 use crate::locks::{self, Locks};
+use crate::orchestrator::{self, Orchestrator};
 use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
 use crate::proto::cache_server::{CacheServer, SERVICE_NAME as CACHE};
 use crate::proto::content_tracker_server::{ContentTrackerServer, SERVICE_NAME as CONTENT_TRACKER};
 use crate::proto::locks_server::{LocksServer, SERVICE_NAME as LOCKS};
+use crate::proto::orchestrator_server::{OrchestratorServer, SERVICE_NAME as ORCHESTRATOR};
 use crate::proto::pull_metrics_server::{PullMetricsServer, SERVICE_NAME as PULL_METRICS};
 use crate::proto::user_events_server::{SERVICE_NAME as USER_EVENTS, UserEventsServer};
 use crate::pull_metrics::{self, Pulls};
@@ -144,7 +146,15 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let locks_stand_on = locks_at.as_ref().map(|at| at.name());
     let followed = followed(&endpoints, locks_stand_on);
-    let names = vec![BUILD_LOGS, CACHE, CONTENT_TRACKER, LOCKS, PULL_METRICS, USER_EVENTS];
+    let names = vec![
+        BUILD_LOGS,
+        CACHE,
+        CONTENT_TRACKER,
+        LOCKS,
+        ORCHESTRATOR,
+        PULL_METRICS,
+        USER_EVENTS,
+    ];
     let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
@@ -156,6 +166,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let user_events = user_events::Service::new(events);
     let draining = CancellationToken::new();
     let locks = locks_at.map(|at| Locks::open(at, draining.clone(), &registry));
+    let orchestrator =
+        endpoint_of(EndpointName::Orchestrator).map(|at| Orchestrator::open(at, &config.orchestrator, &registry));
     let max = config.limits.max_request_bytes;
     let mut services = Routes::builder();
     services
@@ -163,6 +175,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         .add_service(CacheServer::new(cache).max_decoding_message_size(max))
         .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
         .add_service(LocksServer::new(locks::Service::new(locks.clone())).max_decoding_message_size(max))
+        .add_service(
+            OrchestratorServer::new(orchestrator::Service::new(orchestrator.clone())).max_decoding_message_size(max),
+        )
         .add_service(PullMetricsServer::new(pull_metrics).max_decoding_message_size(max))
         .add_service(UserEventsServer::new(user_events).max_decoding_message_size(max))
         .add_service(health_server)
@@ -216,7 +231,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     };
     let pulls = OptionFuture::from(pulls.as_ref().map(|pulls| pulls.settled(deadline)));
     let locks = OptionFuture::from(locks.as_ref().map(|locks| locks.settled(deadline)));
-    tokio::join!(pulls, locks);
+    let orchestrator = OptionFuture::from(orchestrator.as_ref().map(|keys| keys.settled(deadline)));
+    tokio::join!(pulls, locks, orchestrator);
     settle(&endpoints, deadline).await;
     if let Some(path) = socket {
         // Whoever starts next replaces it anyway.
@@ -258,9 +274,10 @@ fn followed(endpoints: &[Option<Arc<Endpoint>>], locks_stand_on: Option<Endpoint
         let mut services = match endpoint.name() {
             EndpointName::BuildLogs => vec![BUILD_LOGS],
             EndpointName::Cache => vec![CACHE, CONTENT_TRACKER],
+            EndpointName::Orchestrator => vec![ORCHESTRATOR],
             EndpointName::PullMetrics => vec![PULL_METRICS],
             EndpointName::UserEvents => vec![USER_EVENTS],
-            _ => Vec::new(),
+            EndpointName::Locks => Vec::new(),
         };
         if locks_stand_on == Some(endpoint.name()) {
             services.push(LOCKS);

@@ -24,6 +24,7 @@ pub mod json;
 pub mod key;
 pub mod layer;
 pub mod locks;
+pub mod orchestrator;
 pub mod pull_metrics;
 pub mod redis;
 pub mod status;

@@ -89,6 +89,23 @@ pub fn no_ttl(method: &'static Method) -> Status {
     NO_TTL.status(message, None, method, None)
 }
 
+/// The key is there; nothing was changed.
+pub fn key_exists(method: &'static Method) -> Status {
+    let message = "the key is there already, overwrite it or delete it before";
+    KEY_EXISTS.status(message, None, method, None)
+}
+
+/// The key is not there.
+pub fn key_not_found(method: &'static Method) -> Status {
+    KEY_NOT_FOUND.status("the key is not there", None, method, None)
+}
+
+/// More keys are under a prefix than can be watched.
+pub fn too_many_keys(method: &'static Method) -> Status {
+    let message = "too many keys are under the prefix, watch a longer one";
+    TOO_MANY_KEYS.status(message, None, method, None)
+}
+
 /// The gateway has too much in flight; nothing was executed.
 pub fn overloaded(method: &'static Method) -> Status {
     let message = "too much in flight at this gateway, try again when there is less";
@@ -186,6 +203,21 @@ const LOCK_LOST: Row = Row {
 const NO_TTL: Row = Row {
     code: Code::FailedPrecondition,
     reason: "NO_TTL",
+    retry: None,
+};
+const KEY_EXISTS: Row = Row {
+    code: Code::AlreadyExists,
+    reason: "KEY_EXISTS",
+    retry: None,
+};
+const KEY_NOT_FOUND: Row = Row {
+    code: Code::NotFound,
+    reason: "KEY_NOT_FOUND",
+    retry: None,
+};
+const TOO_MANY_KEYS: Row = Row {
+    code: Code::ResourceExhausted,
+    reason: "TOO_MANY_KEYS",
     retry: None,
 };
 const OVERLOADED: Row = Row {

@@ -3,6 +3,7 @@
 mod content_tracker;
 mod json;
 mod locks;
+mod orchestrator;
 
 use std::time::Duration;
 

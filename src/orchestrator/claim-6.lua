@@ -1,0 +1,31 @@
+-- Claims a key that has expired, for one client or for whoever comes: it is there, its /expiring is gone, and it has no more than the
+-- day to live that is left after its expiration. A key without a time to live never expires.
+--
+-- KEYS 1: the key, 2: its /expiring, 3: its /expired, 4: the mark of its expiry, 5: claims, 6: the values of claims
+-- ARGV 1: the claim's id, 2: the client ('': none), 3: milliseconds of its lease, 4: the channel that tells of expiries
+-- Returns the value (nil: it has not expired, or somebody else has claimed it)
+-- Source: ours; GET, SET and DEL of the reference, in one step
+local left = redis.call('PTTL', KEYS[1])
+if left <= 0 or left > 86400000 or redis.call('EXISTS', KEYS[2]) == 1 then
+  return nil
+end
+local value = redis.call('GET', KEYS[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if value == '' then
+  -- It stays, as the reference leaves it. When it ends tells its lives apart: one that is set later ends later, by a second at least.
+  local marked = tonumber(redis.call('GET', KEYS[4]) or 0)
+  if math.abs(now + left - marked) < 500 then
+    return nil
+  end
+  redis.call('SET', KEYS[4], string.format('%.0f', now + left), 'PX', left)
+else
+  redis.call('SET', KEYS[3], value)
+  redis.call('DEL', KEYS[1])
+end
+redis.call('HSET', KEYS[5], KEYS[1], string.format('%.0f', now + tonumber(ARGV[3])) .. ' ' .. ARGV[1] .. ' ' .. ARGV[2])
+redis.call('HSET', KEYS[6], KEYS[1], value)
+redis.call('EXPIRE', KEYS[5], 86400)
+redis.call('EXPIRE', KEYS[6], 86400)
+redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. #KEYS[1] .. ' ' .. KEYS[1] .. value)
+return value
