@@ -13,7 +13,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument as _;
 
 use super::claims::Claims;
-use super::hub::{self, Hub};
+use super::hub::{self, Hub, Watcher};
 use super::metrics::Metrics;
 use super::store::{Store, is_beside};
 use super::watch::{Opening, Watch};
@@ -165,25 +165,40 @@ impl Core {
         self.tasks.spawn_on(work, &self.runtime);
     }
 
-    /// Ends a claim: acknowledged, or given back. It is tried for as long as its lease can last.
-    pub(super) fn end(self: &Arc<Self>, key: Key, id: ClaimId, acknowledged: bool) {
+    /// An expiry is taken care of.
+    pub(super) fn acknowledge(self: &Arc<Self>, key: Key, id: ClaimId, watcher: Arc<Watcher>) {
+        watcher.acknowledge(id);
         let core = self.clone();
-        let end = Instant::now() + self.claims.lease;
         self.spawn(async move {
-            loop {
-                match core.claims.end(&key, id, acknowledged).await {
-                    Ok(_) => break,
-                    Err(error) if passes(&error) && Instant::now() < end => sleep(RETRY).await,
-                    Err(error) => {
-                        tracing::warn!(%error, acknowledged, "an expiry comes again, since its claim cannot be ended");
-                        break;
-                    }
+            if core.end(&key, id, true).await {
+                core.metrics.acknowledged.inc();
+            }
+            watcher.let_go(id);
+        });
+    }
+
+    /// Nobody here takes care of an expiry.
+    pub(super) fn give_back(self: &Arc<Self>, key: Key, id: ClaimId) {
+        let core = self.clone();
+        self.spawn(async move {
+            core.end(&key, id, false).await;
+            core.hints.owed.notify_one();
+        });
+    }
+
+    /// Ends a claim. It is tried for as long as its lease can last. Whether it was one.
+    async fn end(&self, key: &Key, id: ClaimId, acknowledged: bool) -> bool {
+        let end = Instant::now() + self.claims.lease;
+        loop {
+            match self.claims.end(key, id, acknowledged).await {
+                Ok(was_one) => return was_one,
+                Err(error) if passes(&error) && Instant::now() < end => sleep(RETRY).await,
+                Err(error) => {
+                    tracing::warn!(%error, acknowledged, "an expiry comes again, since its claim cannot be ended");
+                    return false;
                 }
             }
-            if !acknowledged {
-                core.hints.owed.notify_one();
-            }
-        });
+        }
     }
 }
 

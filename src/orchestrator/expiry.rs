@@ -65,23 +65,27 @@ fn over(core: &Arc<Core>, key: &Key) -> Option<Instant> {
             let (core, key) = (core.clone(), key.clone());
             core.clone().spawn(async move {
                 let told = core.hub.claiming(id, watcher.clone());
-                let claimed = core.claims.claim(&key, id, Some(&watcher.client)).await;
-                match claimed {
+                match core.claims.claim(&key, id, Some(&watcher.client)).await {
                     Ok(Some(value)) => {
                         core.metrics.claimed.inc();
                         if !core.hub.is_lost() {
                             drop(timeout(TOLD, told).await);
                         }
                         if !core.hub.give(id, &key, &value) {
-                            core.end(key, id, false);
+                            core.give_back(key, id);
                         }
-                        return;
                     }
-                    Ok(None) => {}
-                    Err(error) => failed(&core, &key, &error),
+                    Ok(None) => {
+                        core.hub.unclaimed(id);
+                        watcher.let_go(id);
+                    }
+                    Err(error) => {
+                        if core.hub.unclaimed(id) {
+                            watcher.let_go(id);
+                            failed(&core, &key, &error);
+                        }
+                    }
                 }
-                core.hub.unclaimed(id);
-                watcher.let_go(id);
             });
         }
     }
@@ -131,7 +135,7 @@ pub(super) async fn take_owed(core: &Arc<Core>) -> Result<(), crate::redis::Erro
                     claim: Some(id),
                 });
                 if !watcher.is_there() {
-                    core.end(key, id, false);
+                    core.give_back(key, id);
                 }
             }
             Ok(None) => drop(watcher.let_go(id)),

@@ -42,6 +42,8 @@ pub(super) struct Watcher {
 struct Held {
     key: Key,
     until: Instant,
+    /// It is about to be ended in Redis.
+    acknowledged: bool,
 }
 
 /// To whom an expiry goes.
@@ -87,10 +89,18 @@ impl Watcher {
         lock(&self.held).as_mut()?.remove(&id).map(|held| held.key)
     }
 
-    /// Lets go of all claims, for ever.
+    /// Takes note that a claim is acknowledged. It is held until Redis knows too, or it would be given again.
+    pub(super) fn acknowledge(&self, id: ClaimId) {
+        if let Some(held) = lock(&self.held).as_mut().and_then(|held| held.get_mut(&id)) {
+            held.acknowledged = true;
+        }
+    }
+
+    /// Lets go of all claims, for ever: those that are to be given back.
     pub(super) fn leave(&self) -> Vec<(ClaimId, Key)> {
         let held = lock(&self.held).take();
-        held.into_iter().flatten().map(|(id, held)| (id, held.key)).collect()
+        let open = held.into_iter().flatten().filter(|(_, held)| !held.acknowledged);
+        open.map(|(id, held)| (id, held.key)).collect()
     }
 
     /// Whether the watch is there still.
@@ -108,9 +118,14 @@ impl Watcher {
     }
 
     fn hold(&self, id: ClaimId, key: Key, until: Instant) -> bool {
+        let claim = Held {
+            key,
+            until,
+            acknowledged: false,
+        };
         lock(&self.held)
             .as_mut()
-            .is_some_and(|held| held.insert(id, Held { key, until }).is_none())
+            .is_some_and(|held| held.insert(id, claim).is_none())
     }
 
     fn holds(&self, key: &Key) -> bool {
@@ -224,9 +239,9 @@ impl Hub {
         watcher.is_there()
     }
 
-    /// Forgets a claim that was not made.
-    pub(super) fn unclaimed(&self, id: ClaimId) {
-        lock(&self.claiming).remove(&id);
+    /// Forgets a claim that was not made, as far as is known. False: what gateways are told of it has come.
+    pub(super) fn unclaimed(&self, id: ClaimId) -> bool {
+        lock(&self.claiming).remove(&id).is_some()
     }
 
     fn event(&self, event: &Event) {
@@ -309,7 +324,7 @@ fn message(core: &Arc<Core>, channel: &Bytes, payload: &Bytes) {
         Some(Heard::Claimed(id, key, value)) => {
             core.hub.claimed(id, &key, &value);
             if !core.hub.give(id, &key, &value) {
-                core.end(key, id, false);
+                core.give_back(key, id);
             }
         }
         None => {}

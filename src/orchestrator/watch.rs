@@ -110,7 +110,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.core.hub.leave(self.id);
         for (id, key) in self.watcher.leave() {
-            self.core.end(key, id, false);
+            self.core.give_back(key, id);
         }
     }
 }
@@ -177,9 +177,7 @@ impl Watch {
 
     /// An expiry is taken care of.
     pub(super) fn acknowledge(&self, id: ClaimId, key: Key) {
-        self.place.watcher.let_go(id);
-        self.place.core.metrics.acknowledged.inc();
-        self.place.core.end(key, id, true);
+        self.place.core.acknowledge(key, id, self.place.watcher.clone());
     }
 
     async fn step(&mut self) {

@@ -7,6 +7,7 @@ mod embedded;
 mod harness;
 mod invariants;
 mod locks;
+mod orchestrator;
 mod pull_metrics;
 mod redis_faults;
 mod replay;
