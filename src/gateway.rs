@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::transport::server::TcpIncoming;
@@ -157,29 +157,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     ];
     let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
 
-    let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
-    let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
-    let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
-    let pulls = endpoint_of(EndpointName::PullMetrics).map(|at| Pulls::open(at, &config.pull_metrics, &registry));
-    let pull_metrics = pull_metrics::Service::new(pulls.clone());
-    let events = endpoint_of(EndpointName::UserEvents).map(|at| Events::open(at, &config.user_events, &registry));
-    let user_events = user_events::Service::new(events);
     let draining = CancellationToken::new();
-    let locks = locks_at.map(|at| Locks::open(at, draining.clone(), &registry));
-    let orchestrator =
-        endpoint_of(EndpointName::Orchestrator).map(|at| Orchestrator::open(at, &config.orchestrator, &registry));
-    let max = config.limits.max_request_bytes;
-    let mut services = Routes::builder();
+    let (running, mut services) = patterns(&config, &endpoint_of, locks_at, &draining, &registry);
     services
-        .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
-        .add_service(CacheServer::new(cache).max_decoding_message_size(max))
-        .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
-        .add_service(LocksServer::new(locks::Service::new(locks.clone())).max_decoding_message_size(max))
-        .add_service(
-            OrchestratorServer::new(orchestrator::Service::new(orchestrator.clone())).max_decoding_message_size(max),
-        )
-        .add_service(PullMetricsServer::new(pull_metrics).max_decoding_message_size(max))
-        .add_service(UserEventsServer::new(user_events).max_decoding_message_size(max))
         .add_service(health_server)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -229,10 +209,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         grpc.abort();
         Ok(())
     };
-    let pulls = OptionFuture::from(pulls.as_ref().map(|pulls| pulls.settled(deadline)));
-    let locks = OptionFuture::from(locks.as_ref().map(|locks| locks.settled(deadline)));
-    let orchestrator = OptionFuture::from(orchestrator.as_ref().map(|keys| keys.settled(deadline)));
-    tokio::join!(pulls, locks, orchestrator);
+    running.settled(deadline).await;
     settle(&endpoints, deadline).await;
     if let Some(path) = socket {
         // Whoever starts next replaces it anyway.
@@ -247,6 +224,59 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     }
     tracing::info!("drained");
     served
+}
+
+/// The patterns that keep something going which must come to its end.
+struct Running {
+    locks: Option<Arc<Locks>>,
+    orchestrator: Option<Arc<Orchestrator>>,
+    pulls: Option<Arc<Pulls>>,
+}
+
+impl Running {
+    /// For the end of the gateway, when no more calls come in.
+    async fn settled(&self, by: Instant) {
+        tokio::join!(
+            OptionFuture::from(self.locks.as_ref().map(|locks| locks.settled(by))),
+            OptionFuture::from(self.orchestrator.as_ref().map(|keys| keys.settled(by))),
+            OptionFuture::from(self.pulls.as_ref().map(|pulls| pulls.settled(by))),
+        );
+    }
+}
+
+/// All patterns, each on its endpoint, and their services.
+fn patterns(
+    config: &Config,
+    endpoint_of: &impl Fn(EndpointName) -> Option<Arc<Endpoint>>,
+    locks_at: Option<Arc<Endpoint>>,
+    draining: &CancellationToken,
+    registry: &Registry,
+) -> (Running, RoutesBuilder) {
+    let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
+    let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
+    let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
+    let locks = locks_at.map(|at| Locks::open(at, draining.clone(), registry));
+    let orchestrator =
+        endpoint_of(EndpointName::Orchestrator).map(|at| Orchestrator::open(at, &config.orchestrator, registry));
+    let pulls = endpoint_of(EndpointName::PullMetrics).map(|at| Pulls::open(at, &config.pull_metrics, registry));
+    let events = endpoint_of(EndpointName::UserEvents).map(|at| Events::open(at, &config.user_events, registry));
+    let max = config.limits.max_request_bytes;
+    let keys = orchestrator::Service::new(orchestrator.clone());
+    let mut services = Routes::builder();
+    services
+        .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
+        .add_service(CacheServer::new(cache).max_decoding_message_size(max))
+        .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
+        .add_service(LocksServer::new(locks::Service::new(locks.clone())).max_decoding_message_size(max))
+        .add_service(OrchestratorServer::new(keys).max_decoding_message_size(max))
+        .add_service(PullMetricsServer::new(pull_metrics::Service::new(pulls.clone())).max_decoding_message_size(max))
+        .add_service(UserEventsServer::new(user_events::Service::new(events)).max_decoding_message_size(max));
+    let running = Running {
+        locks,
+        orchestrator,
+        pulls,
+    };
+    (running, services)
 }
 
 /// Waits for changes whose callers are gone: each runs to its end, never later than its endpoint's command timeout.

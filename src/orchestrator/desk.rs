@@ -28,6 +28,9 @@ pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Keys that wait to be looked at; of more, all keys are looked at.
 const MAX_HINTS: usize = 16_384;
 
+/// Keys that are looked at before those that have become due meanwhile.
+const AT_ONCE: usize = 1_024;
+
 /// Steps of Redis for one page of a list at most: under a rare prefix most of them find nothing.
 const STEPS: usize = 100;
 
@@ -236,13 +239,20 @@ impl Hints {
         self.all.notify_one();
     }
 
-    /// The keys to look at, once there are any.
+    /// Some of the keys to look at, once there are any.
     pub(super) async fn next(&self) -> Vec<Key> {
         loop {
-            let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
-            if !keys.is_empty() {
+            let some: Vec<Key> = {
+                let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+                let some: Vec<Key> = keys.iter().take(AT_ONCE).cloned().collect();
+                for key in &some {
+                    keys.remove(key);
+                }
+                some
+            };
+            if !some.is_empty() {
                 self.emptied.notify_one();
-                return keys.into_iter().collect();
+                return some;
             }
             self.filled.notified().await;
         }

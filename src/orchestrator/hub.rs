@@ -56,12 +56,15 @@ pub(super) enum Taker {
     Busy,
 }
 
+/// The watch for which a claim is made, and who waits for it to be told.
+type Claiming = (Arc<Watcher>, oneshot::Sender<()>);
+
 /// The watches of a gateway.
 pub(super) struct Hub {
     /// Guards who watches.
     watchers: Mutex<Watchers>,
-    /// Guards the claims under way: whose they are, and who waits for them to be told.
-    claiming: Mutex<HashMap<ClaimId, (Arc<Watcher>, oneshot::Sender<()>)>>,
+    /// Guards the claims under way.
+    claiming: Mutex<HashMap<ClaimId, Claiming>>,
     lost: AtomicBool,
     marks: AtomicU64,
     metrics: Metrics,

@@ -10,7 +10,7 @@ use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
-use fred::types::{ClusterHash, CustomCommand, Message, Resp3Frame, RespVersion, Value};
+use fred::types::{ClusterHash, CustomCommand, KeyspaceEvent, Message, Resp3Frame, RespVersion, Value};
 use futures_util::FutureExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
@@ -271,6 +271,11 @@ impl Connection {
     /// What is published on the channels subscribed to.
     pub(super) fn messages(&self) -> broadcast::Receiver<Message> {
         self.client.message_rx()
+    }
+
+    /// Those among them that are notifications of what happens to keys: the library tells them apart.
+    pub(super) fn notifications(&self) -> broadcast::Receiver<KeyspaceEvent> {
+        self.client.keyspace_event_rx()
     }
 }
 

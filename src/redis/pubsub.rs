@@ -6,7 +6,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::types::{Message, Value};
+use fred::types::{KeyspaceEvent, Message, Value};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -149,6 +149,7 @@ impl Subscriber {
 struct Live {
     connection: Connection,
     messages: broadcast::Receiver<Message>,
+    notifications: broadcast::Receiver<KeyspaceEvent>,
 }
 
 struct Task {
@@ -168,6 +169,7 @@ enum Happened {
     Request(Option<Request>),
     Ended(Option<Topic>),
     Message(Result<Message, broadcast::error::RecvError>),
+    Notification(Result<KeyspaceEvent, broadcast::error::RecvError>),
     Dead(&'static str),
     Retry,
 }
@@ -184,12 +186,17 @@ impl Task {
                     ..
                 } = &mut self;
                 let lost = connection.is_none() && !(channels.is_empty() && patterns.is_empty());
-                let (dead, message) = match connection {
-                    Some(live) => (Some(live.connection.dead(config)), Some(live.messages.recv())),
-                    None => (None, None),
+                let (dead, message, notification) = match connection {
+                    Some(live) => (
+                        Some(live.connection.dead(config)),
+                        Some(live.messages.recv()),
+                        Some(live.notifications.recv()),
+                    ),
+                    None => (None, None, None),
                 };
                 tokio::select! {
                     message = or_never(message) => Happened::Message(message),
+                    event = or_never(notification) => Happened::Notification(event),
                     request = requests.recv() => Happened::Request(request),
                     topic = ends.recv() => Happened::Ended(topic),
                     cause = or_never(dead) => Happened::Dead(cause),
@@ -202,10 +209,12 @@ impl Task {
                 Happened::Request(Some(Request::Mark(number))) => self.mark(number).await,
                 Happened::Ended(Some(topic)) => self.end(topic).await,
                 Happened::Message(Ok(message)) => self.hear(message),
-                Happened::Message(Err(broadcast::error::RecvError::Lagged(missed))) => {
+                Happened::Notification(Ok(event)) => self.notice_key(&event),
+                Happened::Message(Err(broadcast::error::RecvError::Lagged(missed)))
+                | Happened::Notification(Err(broadcast::error::RecvError::Lagged(missed))) => {
                     self.tell(Event::Dropped(missed));
                 }
-                Happened::Message(Err(broadcast::error::RecvError::Closed)) => self.lose("lost"),
+                Happened::Message(Err(_)) | Happened::Notification(Err(_)) => self.lose("lost"),
                 Happened::Dead(cause) => self.lose(cause),
                 Happened::Retry => {
                     // Tried again after the delay, for as long as a channel is wanted.
@@ -310,7 +319,7 @@ impl Task {
             let connection = Connection::open(server, &self.config, Role::Subscriber)
                 .await
                 .map_err(|_| Error::Unavailable)?;
-            let messages = connection.messages();
+            let (messages, notifications) = (connection.messages(), connection.notifications());
             for kind in [Kind::Channel, Kind::Pattern] {
                 let names: Vec<Bytes> = self.topics(kind).keys().cloned().collect();
                 let mut subscribed = 0;
@@ -320,7 +329,11 @@ impl Task {
                     connection.subscribe(kind, chunk, subscribed, deadline).await?;
                 }
             }
-            self.connection = Some(Live { connection, messages });
+            self.connection = Some(Live {
+                connection,
+                messages,
+                notifications,
+            });
             if std::mem::take(&mut self.gap) {
                 self.tell(Event::Reconnected);
             }
@@ -349,6 +362,16 @@ impl Task {
             _ => return,
         };
         self.tell(Event::Message { channel, payload });
+    }
+
+    /// Puts together again what the library has taken apart.
+    fn notice_key(&self, event: &KeyspaceEvent) {
+        let mut channel = format!("__keyspace@{}__:", event.db).into_bytes();
+        channel.extend_from_slice(event.key.as_bytes());
+        self.tell(Event::Message {
+            channel: channel.into(),
+            payload: event.operation.clone().into(),
+        });
     }
 
     fn tell(&self, event: Event) {

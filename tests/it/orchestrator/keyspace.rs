@@ -41,7 +41,7 @@ async fn nothing_is_set_where_it_is_to_be_skipped() {
     let server = RedisServer::new().start().await;
     let endpoint = at(server.addr());
     let stand = Stand::on(server, endpoint, |config| {
-        config.orchestrator.skip_keyspace_event_setup = true
+        config.orchestrator.skip_keyspace_event_setup = true;
     })
     .await;
     stand.ready().await;

@@ -22,7 +22,7 @@ struct Other {
 impl Other {
     async fn beside(stand: &Stand, ack_timeout: Duration) -> Self {
         let gateway = gateway(at(stand.server.addr()), |config| {
-            config.orchestrator.ack_timeout = ack_timeout
+            config.orchestrator.ack_timeout = ack_timeout;
         })
         .await;
         eventually("it has looked", async || metric(&gateway, "looks_total").await > 0).await;
@@ -167,7 +167,7 @@ async fn a_client_that_goes_away_leaves_its_expiry_to_the_next_one_at_once() {
 #[tokio::test]
 async fn a_client_that_comes_back_is_given_again_what_its_killed_gateway_had() {
     let stand = Stand::new().await;
-    let other = Other::beside(&stand, Duration::from_secs(300)).await;
+    let other = Other::beside(&stand, Duration::from_mins(5)).await;
     let mut lost = other.watch("manager-1").await;
     stand.left_behind("building/1", "v").await;
     stand

@@ -132,8 +132,7 @@ async fn a_watch_must_be_opened_well_and_only_once() {
             .clone()
             .watch(ReceiverStream::new(taken))
             .await
-            .err()
-            .expect("a refusal");
+            .expect_err("a refusal");
         assert_eq!(field(&refused), wrong);
     }
     let (_, nothing) = mpsc::channel(1);
@@ -142,8 +141,7 @@ async fn a_watch_must_be_opened_well_and_only_once() {
         .clone()
         .watch(ReceiverStream::new(nothing))
         .await
-        .err()
-        .expect("a refusal");
+        .expect_err("a refusal");
     assert_eq!(field(&refused), "message");
 
     for (second, wrong) in [
@@ -163,7 +161,7 @@ async fn without_an_endpoint_every_call_says_so() {
     let gateway = Gateway::start(config()).await;
     let mut keys = redis_gateway::proto::orchestrator_client::OrchestratorClient::new(gateway.channel().await);
     let get = keys.get(OrchestratorGetRequest { key: "k".into() }).await.unwrap_err();
-    let watch = keys.watch(tokio_stream::empty()).await.err().expect("a refusal");
+    let watch = keys.watch(tokio_stream::empty()).await.expect_err("a refusal");
     for refused in [get, watch] {
         assert_eq!(
             (refused.code(), reason(&refused).as_deref()),

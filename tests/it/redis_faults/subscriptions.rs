@@ -171,6 +171,63 @@ async fn gap_told_after_reconnect() {
     close(endpoint, &server).await;
 }
 
+/// Notifications of keys come by a pattern, which is taken up again; a mark comes after what was published before it.
+#[tokio::test]
+async fn patterns_are_heard_before_and_after_a_cut_and_marks_in_their_place() {
+    let server = RedisServer::new().start().await;
+    let proxy = Proxy::new(server.addr());
+    let endpoint = serving(&at(proxy.addr())).await;
+    let subscriber = endpoint.subscriber();
+    let mut events = subscriber.events();
+    let mut kept = vec![subscriber.subscribe(channel("a"), within_ms(2_000)).await.unwrap()];
+    for pattern in ["__keyspace@0__:*/x", "p*", "p*"] {
+        let subscribed = subscriber.subscribe_pattern(channel(pattern), within_ms(2_000)).await;
+        kept.push(subscribed.unwrap());
+    }
+    kept.pop();
+    let message = |name: &'static str, payload: &'static str| Event::Message {
+        channel: channel(name),
+        payload: channel(payload),
+    };
+    for cut in [false, true] {
+        if cut {
+            proxy.cut(Cut::Reset).await;
+            for expected in [Event::Lost, Event::Reconnected] {
+                assert_eq!(timeout(patience(), events.recv()).await.unwrap().unwrap(), expected);
+            }
+        }
+        for (name, payload) in [
+            ("__keyspace@0__:k/x", "expired"),
+            ("p1", "v"),
+            ("a", "w"),
+            ("b", "nobody's"),
+        ] {
+            server.run::<()>(&["PUBLISH", name, payload]).await;
+        }
+        subscriber.mark(7).await;
+        let mut heard = Vec::new();
+        while heard.len() < 4 {
+            heard.push(timeout(patience(), events.recv()).await.unwrap().unwrap());
+        }
+        for expected in [
+            message("__keyspace@0__:k/x", "expired"),
+            message("p1", "v"),
+            message("a", "w"),
+        ] {
+            assert!(heard.contains(&expected), "{expected:?} in {heard:?}");
+        }
+        let place = |event: Event| heard.iter().position(|heard| *heard == event);
+        assert!(place(message("a", "w")) < place(Event::Mark(7)), "{heard:?}");
+    }
+    kept.clear();
+    eventually("the patterns are given up", async || {
+        server.run::<i64>(&["PUBSUB", "NUMPAT"]).await == 0
+    })
+    .await;
+    drop(subscriber);
+    close(endpoint, &server).await;
+}
+
 /// Asked for while the connection is away, a channel is taken up by being subscribed to again; asking twice is no refusal.
 #[tokio::test]
 async fn channel_subscribed_to_before_a_cut_can_be_asked_for_again() {
