@@ -37,6 +37,28 @@ async fn flags_that_stand_are_kept_and_those_that_go_are_set_again() {
 }
 
 #[tokio::test]
+async fn what_redis_alone_tells_of_is_heard_without_looking() {
+    let stand = Stand::new().await;
+    stand.ready().await;
+    let looks = stand.metric("looks_total").await;
+    let mut watching = stand.watch("building/", false, Expiries::One).await;
+    eventually("it has looked for the watch", async || {
+        stand.metric("looks_total").await > looks
+    })
+    .await;
+    let looks = stand.metric("looks_total").await;
+    stand.direct("building/1", "v", 1).await;
+    eventually("redis has noticed", async || {
+        stand.server.run::<i64>(&["EXISTS", "building/1/expiring"]).await == 0
+    })
+    .await;
+    assert_eq!(short(&watching.next().await), "expire building/1 v");
+    assert_eq!(stand.metric("looks_total").await, looks);
+    drop(watching);
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_is_set_where_it_is_to_be_skipped() {
     let server = RedisServer::new().start().await;
     let endpoint = at(server.addr());

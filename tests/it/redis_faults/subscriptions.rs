@@ -181,8 +181,8 @@ async fn patterns_are_heard_before_and_after_a_cut_and_marks_in_their_place() {
     let mut events = subscriber.events();
     let mut kept = vec![subscriber.subscribe(channel("a"), within_ms(2_000)).await.unwrap()];
     for pattern in ["__keyspace@0__:*/x", "p*", "p*"] {
-        let subscribed = subscriber.subscribe_pattern(channel(pattern), within_ms(2_000)).await;
-        kept.push(subscribed.unwrap());
+        let held = subscriber.subscribe_pattern(channel(pattern), within_ms(2_000)).await;
+        kept.push(held.unwrap());
     }
     kept.pop();
     let message = |name: &'static str, payload: &'static str| Event::Message {
