@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::store::{EXPIRING, all_keys, claims_key, expiring_key, script, values_key};
 use super::{ClaimId, Key, Prefix};
@@ -15,7 +15,7 @@ use crate::redis::{Endpoint, Error, Once, Script, Subscriber, Subscription, comm
 /// The server's setting of what it tells of keys.
 const NOTIFICATIONS: &str = "notify-keyspace-events";
 
-script!(CLAIM, Once, "claim-6", "474aa788509d3d024cbc3e8c6ca67e3cbe75d556");
+script!(CLAIM, Once, "claim-6", "2bcdb143d79355c8105807905f0c33a9fde317ef");
 script!(OWED, Once, "owed-2", "a26aef1e1f5e81946fe5be3254b4bc34c06c7998");
 script!(TAKE, Once, "take-3", "c7d3d8e88bb7283a98eb2e5d279dc1dc9c685621");
 script!(END, Once, "end_claim-2", "9c474a161a3d2ae6ff1259dead36b3de42e04b33");
@@ -26,7 +26,28 @@ pub(super) enum Heard {
     /// A key's expiration is over.
     Due(Key),
     /// A gateway has claimed a key that has expired.
-    Claimed(ClaimId, Key, Bytes),
+    Claimed(Expiry),
+}
+
+/// A key that has expired and is claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expiry {
+    pub id: ClaimId,
+    pub key: Key,
+    pub value: Bytes,
+    /// The client that it is claimed for. Empty: none.
+    pub client: String,
+}
+
+/// What became of a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// The key has expired, with this value, and nobody else has it.
+    Won(Bytes),
+    /// Somebody else has it, or it never expires.
+    None,
+    /// It expires later.
+    NotDue,
 }
 
 /// Who asks for an expiry: a client's name, or nobody yet.
@@ -74,12 +95,17 @@ impl Claims {
         Ok(u64::try_from(left).ok().map(Duration::from_millis))
     }
 
-    /// `EVALSHA claim-6`: `PTTL`, `EXISTS` of expiring, `GET`; `SET` of expired and `DEL` of the key, or, for an empty value, `SET` of
-    /// its mark; `HSET` of the claim, `PUBLISH` to gateways. The value, if it has expired and nobody else has it.
-    pub(super) async fn claim(&self, key: &Key, id: ClaimId, client: Client<'_>) -> Result<Option<Bytes>, Error> {
+    /// `EVALSHA claim-6`: `PTTL` of expiring and of the key, `GET`; `SET` of expired and `DEL` of the key, or, for an empty value, `SET` of
+    /// its mark; `HSET` of the claim, `PUBLISH` to gateways.
+    pub(super) async fn claim(&self, key: &Key, id: ClaimId, client: Client<'_>) -> Result<Claimed, Error> {
         let mut args = self.of(id, client);
         args.push(self.told.clone());
-        self.endpoint.eval(&CLAIM, all_keys(key), args, self.soon()).await
+        let (state, value, _): (i64, Bytes, i64) = self.endpoint.eval(&CLAIM, all_keys(key), args, self.soon()).await?;
+        Ok(match state {
+            1 => Claimed::Won(value),
+            2 => Claimed::NotDue,
+            _ => Claimed::None,
+        })
     }
 
     /// `EVALSHA owed-2`: `HGETALL` of claims, `HDEL` of those older than a day. Keys under one of `prefixes` whose claims are nobody's
@@ -182,21 +208,27 @@ impl Claims {
     }
 }
 
-/// `claim length key value`.
+/// `claim length key length client value`.
 fn claimed(payload: &Bytes) -> Option<Heard> {
-    let space = |from: usize| {
-        payload[from..]
-            .iter()
-            .position(|byte| *byte == b' ')
-            .map(|at| from + at)
+    let mut rest = payload.clone();
+    let mut word = |length: Option<usize>| {
+        let length = length.or_else(|| rest.iter().position(|byte| *byte == b' '))?;
+        let word = (rest.get(length) == Some(&b' ')).then(|| rest.split_to(length))?;
+        rest.advance(1);
+        Some(word)
     };
-    let text = |from: usize, to: usize| std::str::from_utf8(&payload[from..to]).ok();
-    let first = space(0)?;
-    let second = space(first + 1)?;
-    let id = ClaimId::parse(text(0, first)?)?;
-    let end = (second + 1).checked_add(text(first + 1, second)?.parse().ok()?)?;
-    let key = Key::read(payload.get(second + 1..end)?)?;
-    Some(Heard::Claimed(id, key, payload.slice(end..)))
+    let length = |word: Bytes| std::str::from_utf8(&word).ok()?.parse::<usize>().ok();
+    let id = ClaimId::parse(std::str::from_utf8(&word(None)?).ok()?)?;
+    let long = length(word(None)?)?;
+    let key = Key::read(&word(Some(long))?)?;
+    let long = length(word(None)?)?;
+    let client = String::from_utf8(word(Some(long))?.into()).ok()?;
+    Some(Heard::Claimed(Expiry {
+        id,
+        key,
+        value: rest,
+        client,
+    }))
 }
 
 /// Which flags for keyspace notifications of expired keys are missing; `A` stands for all kinds of events.
@@ -230,20 +262,27 @@ mod tests {
     #[test]
     fn claims_are_read_as_they_are_told() {
         let heard = |text: &'static str| claimed(&Bytes::from_static(text.as_bytes()));
-        let key = Key::parse("a b").unwrap();
-        let told = Heard::Claimed(ClaimId(0x2a), key.clone(), Bytes::from_static(b" v"));
-        assert_eq!(heard("000000000000002a 3 a b v"), Some(told));
-        let empty = Heard::Claimed(ClaimId(0x2a), key, Bytes::new());
-        assert_eq!(heard("000000000000002a 3 a b"), Some(empty));
+        let told = |client: &str, value: &'static str| {
+            Some(Heard::Claimed(Expiry {
+                id: ClaimId(0x2a),
+                key: Key::parse("a b").unwrap(),
+                value: Bytes::from_static(value.as_bytes()),
+                client: client.to_owned(),
+            }))
+        };
+        assert_eq!(heard("000000000000002a 3 a b 3 c d  v"), told("c d", " v"));
+        assert_eq!(heard("000000000000002a 3 a b 0  "), told("", ""));
         for other in [
             "",
             "x",
             "2a",
             "2a 3",
-            "2a 4 a b",
-            "2a -1 a",
-            "zz 1 a",
-            "2a 99999999999999999999 a",
+            "2a 3 a b",
+            "2a 3 a b 0",
+            "2a 4 a b 0 ",
+            "2a -1 a 0 ",
+            "zz 1 a 0 ",
+            "2a 99999999999999999999 a 0 ",
         ] {
             assert_eq!(heard(other), None, "{other}");
         }

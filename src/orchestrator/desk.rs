@@ -1,7 +1,7 @@
 //! All that the pattern keeps going on one endpoint.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument as _;
 
 use super::claims::Claims;
-use super::hub::{self, Hub, Watcher};
+use super::hub::{self, Hub};
 use super::metrics::Metrics;
 use super::store::{Store, is_beside};
 use super::watch::{Opening, Watch};
@@ -58,11 +58,20 @@ pub(super) struct Core {
 #[derive(Default)]
 pub(super) struct Hints {
     /// Guards the keys.
-    keys: Mutex<HashSet<Key>>,
+    look: Mutex<Look>,
     filled: Notify,
     emptied: Notify,
     pub all: Notify,
     pub owed: Notify,
+}
+
+/// Keys to look at.
+#[derive(Default)]
+pub(super) struct Look {
+    /// Their expirations are over, as far as is known.
+    pub over: HashSet<Key>,
+    /// They may have an expiration that is not known, or that is over.
+    pub keys: HashSet<Key>,
 }
 
 impl Orchestrator {
@@ -169,14 +178,14 @@ impl Core {
     }
 
     /// An expiry is taken care of.
-    pub(super) fn acknowledge(self: &Arc<Self>, key: Key, id: ClaimId, watcher: Arc<Watcher>) {
-        watcher.acknowledge(id);
+    pub(super) fn acknowledge(self: &Arc<Self>, key: Key, id: ClaimId) {
+        self.hub.acknowledge(id, key.clone());
         let core = self.clone();
         self.spawn(async move {
             if core.end(&key, id, true).await {
                 core.metrics.acknowledged.inc();
             }
-            watcher.let_go(id);
+            core.hub.ended(id);
         });
     }
 
@@ -208,24 +217,33 @@ impl Core {
 impl Hints {
     /// A key may have an expiration that is not known, or that is over.
     pub(super) fn look(&self, key: Key) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() < MAX_HINTS {
-            keys.insert(key);
+        self.add(|look| look.keys.insert(key));
+    }
+
+    /// A key's expiration is over.
+    pub(super) fn over(&self, key: Key) {
+        self.add(|look| look.over.insert(key));
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Look) -> bool) {
+        let mut look = self.lock();
+        if look.keys.len() + look.over.len() < MAX_HINTS {
+            add(&mut look);
         } else {
             self.sweep();
         }
-        drop(keys);
+        drop(look);
         self.filled.notify_one();
     }
 
-    /// The same for many, with a wait for room.
+    /// The same as [`Hints::look`] for many, with a wait for room.
     pub(super) async fn look_at(&self, all: Vec<Key>) {
         loop {
             let emptied = self.emptied.notified();
             {
-                let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-                if keys.len() + all.len() <= MAX_HINTS || keys.is_empty() {
-                    keys.extend(all);
+                let mut look = self.lock();
+                if look.keys.len() + all.len() <= MAX_HINTS || look.keys.is_empty() {
+                    look.keys.extend(all);
                     break;
                 }
             }
@@ -239,22 +257,28 @@ impl Hints {
         self.all.notify_one();
     }
 
-    /// Some of the keys to look at, once there are any.
-    pub(super) async fn next(&self) -> Vec<Key> {
+    /// Some of the keys to look at, once there are any, and all whose expirations are over.
+    pub(super) async fn next(&self) -> Look {
         loop {
-            let some: Vec<Key> = {
-                let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-                let some: Vec<Key> = keys.iter().take(AT_ONCE).cloned().collect();
-                for key in &some {
-                    keys.remove(key);
+            let some = {
+                let mut look = self.lock();
+                let some: HashSet<Key> = look.keys.iter().take(AT_ONCE).cloned().collect();
+                look.keys.retain(|key| !some.contains(key));
+                Look {
+                    over: std::mem::take(&mut look.over),
+                    keys: some,
                 }
-                some
             };
-            if !some.is_empty() {
+            if !(some.keys.is_empty() && some.over.is_empty()) {
                 self.emptied.notify_one();
                 return some;
             }
             self.filled.notified().await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Look> {
+        // Nothing that is done under it can panic halfway.
+        self.look.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
 //! Keys that expire: touched in time, so that Redis tells all, and given to one who watches.
 //!
 //! Redis tells of an expiration when it comes upon the key, which may be long after it was due. Asking for what is left of it makes
-//! it do so, and is also how the due time becomes known.
+//! it do so, and is also how the due time becomes known. Where somebody here asks for the key, it is claimed in the same step, so
+//! that a manager that is told finds it taken.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use futures_util::future::{OptionFuture, join_all};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::desk::{Core, RETRY};
+use super::claims::Claimed;
+use super::desk::{Core, Look, RETRY};
 use super::dues::Dues;
 use super::hub::Taker;
 use super::queue::Item;
@@ -29,12 +31,25 @@ pub(super) async fn follow(core: Arc<Core>) {
     let mut dues = Dues::default();
     loop {
         let next = dues.next();
-        let mut keys = tokio::select! {
-            keys = core.hints.next() => keys,
-            Some(()) = OptionFuture::from(next.map(sleep_until)) => Vec::new(),
+        let Look {
+            over: mut due,
+            mut keys,
+        } = tokio::select! {
+            look = core.hints.next() => look,
+            Some(()) = OptionFuture::from(next.map(sleep_until)) => Look::default(),
         };
         let now = Instant::now();
-        keys.extend(std::iter::from_fn(|| dues.pop(now)));
+        due.extend(std::iter::from_fn(|| dues.pop(now)));
+        for key in due {
+            dues.forget(&key);
+            match over(&core, &key) {
+                Over::Asked => {}
+                // Who watches elsewhere is to hear of it.
+                Over::Nobody => drop(keys.insert(key)),
+                Over::Later(again) => dues.insert(key, again),
+            }
+        }
+        let keys: Vec<Key> = keys.into_iter().collect();
         for some in keys.chunks(AT_ONCE) {
             let left = join_all(some.iter().map(|key| core.claims.touch(key))).await;
             for (key, left) in some.iter().zip(left) {
@@ -42,7 +57,7 @@ pub(super) async fn follow(core: Arc<Core>) {
                     Ok(Some(left)) => dues.insert(key.clone(), Instant::now() + left + AFTER),
                     Ok(None) => {
                         dues.forget(key);
-                        if let Some(again) = over(&core, key) {
+                        if let Over::Later(again) = over(&core, key) {
                             dues.insert(key.clone(), again);
                         }
                     }
@@ -55,29 +70,46 @@ pub(super) async fn follow(core: Arc<Core>) {
     }
 }
 
-/// A key has no expiration, or it is over: if anyone here asks for it, it is claimed. When it is to be tried again.
-fn over(core: &Arc<Core>, key: &Key) -> Option<Instant> {
+/// What became of a key that may have expired.
+enum Over {
+    /// It is being claimed.
+    Asked,
+    /// Nobody here asks for it.
+    Nobody,
+    /// Those who do have too many.
+    Later(Instant),
+}
+
+/// A key has no expiration, or it is over: if anyone here asks for it, it is claimed.
+fn over(core: &Arc<Core>, key: &Key) -> Over {
     let until = Instant::now() + core.claims.lease;
-    match core.hub.taker(key, None, until)? {
-        Taker::Busy => return Some(Instant::now() + RETRY),
+    let Some(taker) = core.hub.taker(key, None, until) else {
+        return Over::Nobody;
+    };
+    match taker {
+        Taker::Busy => return Over::Later(Instant::now() + RETRY),
         Taker::All(id) => core.spawn(claim_for_all(core.clone(), key.clone(), id)),
         Taker::One(watcher, id) => {
             let (core, key) = (core.clone(), key.clone());
             core.clone().spawn(async move {
-                let told = core.hub.claiming(id, watcher.clone());
+                let told = core.hub.claiming(id, watcher.clone(), until);
                 match core.claims.claim(&key, id, Some(&watcher.client)).await {
-                    Ok(Some(value)) => {
+                    Ok(Claimed::Won(value)) => {
                         core.metrics.claimed.inc();
                         if !core.hub.is_lost() {
                             drop(timeout(TOLD, told).await);
                         }
-                        if !core.hub.give(id, &key, &value) {
+                        if !core.hub.give(id, &key, &value, false) {
                             core.give_back(key, id);
                         }
                     }
-                    Ok(None) => {
+                    Ok(lost) => {
                         core.hub.unclaimed(id);
                         watcher.let_go(id);
+                        // Set again meanwhile.
+                        if lost == Claimed::NotDue {
+                            core.hints.look(key);
+                        }
                     }
                     Err(error) => {
                         if core.hub.unclaimed(id) {
@@ -89,13 +121,14 @@ fn over(core: &Arc<Core>, key: &Key) -> Option<Instant> {
             });
         }
     }
-    None
+    Over::Asked
 }
 
 async fn claim_for_all(core: Arc<Core>, key: Key, id: ClaimId) {
     match core.claims.claim(&key, id, None).await {
-        Ok(Some(_)) => core.metrics.claimed.inc(),
-        Ok(None) => {}
+        Ok(Claimed::Won(_)) => core.metrics.claimed.inc(),
+        Ok(Claimed::None) => {}
+        Ok(Claimed::NotDue) => core.hints.look(key),
         Err(error) => failed(&core, &key, &error),
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::claims::Heard;
+use super::claims::{Expiry, Heard};
 use super::desk::Core;
 use super::event::{self, Event, Kind};
 use super::metrics::Metrics;
@@ -42,8 +42,8 @@ pub(super) struct Watcher {
 struct Held {
     key: Key,
     until: Instant,
-    /// It is about to be ended in Redis.
-    acknowledged: bool,
+    /// Whether it is given back when this watch ends, rather than another stream of its client.
+    own: bool,
 }
 
 /// To whom an expiry goes.
@@ -56,8 +56,15 @@ pub(super) enum Taker {
     Busy,
 }
 
-/// The watch for which a claim is made, and who waits for it to be told.
-type Claiming = (Arc<Watcher>, oneshot::Sender<()>);
+/// A claim that gateways have not been told of yet.
+struct Claiming {
+    /// For whom.
+    watcher: Arc<Watcher>,
+    /// Who waits for it to be told. None: the watch has it already.
+    tell: Option<oneshot::Sender<()>>,
+    /// When its lease is over: what has not been told by then will not be.
+    until: Instant,
+}
 
 /// The watches of a gateway.
 pub(super) struct Hub {
@@ -65,6 +72,8 @@ pub(super) struct Hub {
     watchers: Mutex<Watchers>,
     /// Guards the claims under way.
     claiming: Mutex<HashMap<ClaimId, Claiming>>,
+    /// Guards the claims that are being ended.
+    acknowledged: Mutex<HashMap<ClaimId, Key>>,
     lost: AtomicBool,
     marks: AtomicU64,
     metrics: Metrics,
@@ -92,18 +101,17 @@ impl Watcher {
         lock(&self.held).as_mut()?.remove(&id).map(|held| held.key)
     }
 
-    /// Takes note that a claim is acknowledged. It is held until Redis knows too, or it would be given again.
-    pub(super) fn acknowledge(&self, id: ClaimId) {
-        if let Some(held) = lock(&self.held).as_mut().and_then(|held| held.get_mut(&id)) {
-            held.acknowledged = true;
-        }
-    }
-
     /// Lets go of all claims, for ever: those that are to be given back.
     pub(super) fn leave(&self) -> Vec<(ClaimId, Key)> {
         let held = lock(&self.held).take();
-        let open = held.into_iter().flatten().filter(|(_, held)| !held.acknowledged);
-        open.map(|(id, held)| (id, held.key)).collect()
+        let own = held.into_iter().flatten().filter(|(_, held)| held.own);
+        own.map(|(id, held)| (id, held.key)).collect()
+    }
+
+    fn make_own(&self, id: ClaimId) -> bool {
+        let mut held = lock(&self.held);
+        let claim = held.as_mut().and_then(|held| held.get_mut(&id));
+        claim.map(|claim| claim.own = true).is_some()
     }
 
     /// Whether the watch is there still.
@@ -117,15 +125,11 @@ impl Watcher {
         let held = held.as_mut()?;
         // Those whose lease is over are somebody else's.
         held.retain(|_, held| held.until > now);
-        Some(held.len())
+        Some(held.values().filter(|held| held.own).count())
     }
 
-    fn hold(&self, id: ClaimId, key: Key, until: Instant) -> bool {
-        let claim = Held {
-            key,
-            until,
-            acknowledged: false,
-        };
+    fn hold(&self, id: ClaimId, key: Key, until: Instant, own: bool) -> bool {
+        let claim = Held { key, until, own };
         lock(&self.held)
             .as_mut()
             .is_some_and(|held| held.insert(id, claim).is_none())
@@ -144,6 +148,7 @@ impl Hub {
         Hub {
             watchers: Mutex::default(),
             claiming: Mutex::default(),
+            acknowledged: Mutex::default(),
             lost: AtomicBool::new(false),
             marks: AtomicU64::new(0),
             metrics,
@@ -209,30 +214,59 @@ impl Hub {
             Some((MAX_HELD.., _)) => Some(Taker::Busy),
             Some((_, one)) => {
                 let id = ClaimId::random();
-                let held = one.hold(id, key.clone(), until);
+                let held = one.hold(id, key.clone(), until, true);
                 Some(if held { Taker::One(one.clone(), id) } else { Taker::Busy })
             }
             None => (!watchers.is_empty()).then(|| Taker::All(ClaimId::random())),
         }
     }
 
-    /// Whether a watch here has the expiry of a key.
+    /// Leaves the claim of a watch that ends to another one of its client that was told too. False: there is none.
+    pub(super) fn leave_to_another(&self, id: ClaimId) -> bool {
+        lock(&self.watchers).all.values().any(|one| one.make_own(id))
+    }
+
+    /// Whether a watch here has the expiry of a key, or has just acknowledged it.
     pub(super) fn holds(&self, key: &Key) -> bool {
         lock(&self.watchers).all.values().any(|one| one.holds(key))
+            || lock(&self.acknowledged).values().any(|one| one == key)
     }
 
     /// A claim is about to be made: what gateways are told of it may come before its answer. Told when it has come.
-    pub(super) fn claiming(&self, id: ClaimId, watcher: Arc<Watcher>) -> oneshot::Receiver<()> {
+    pub(super) fn claiming(&self, id: ClaimId, watcher: Arc<Watcher>, until: Instant) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
-        lock(&self.claiming).insert(id, (watcher, tell));
+        let tell = Some(tell);
+        lock(&self.claiming).insert(id, Claiming { watcher, tell, until });
         told
     }
 
-    /// Gives an expiry to the watch that it was claimed for, unless it has it. False: it is not there any more.
-    pub(super) fn give(&self, id: ClaimId, key: &Key, value: &Bytes) -> bool {
-        let Some((watcher, tell)) = lock(&self.claiming).remove(&id) else {
+    /// Takes note that a claim is acknowledged, by whichever stream of its client. Until it has [`Hub::ended`] in Redis too, it
+    /// must not be given again, though its stream may be gone.
+    pub(super) fn acknowledge(&self, id: ClaimId, key: Key) {
+        lock(&self.acknowledged).insert(id, key);
+        for watcher in lock(&self.watchers).all.values() {
+            watcher.let_go(id);
+        }
+    }
+
+    /// An acknowledged claim has ended in Redis, or its lease has.
+    pub(super) fn ended(&self, id: ClaimId) {
+        lock(&self.acknowledged).remove(&id);
+    }
+
+    /// Gives an expiry to the watch that it was claimed for, unless it has it: as gateways are told of it, or, if that takes too
+    /// long, before. False: the watch is not there any more.
+    pub(super) fn give(&self, id: ClaimId, key: &Key, value: &Bytes, told: bool) -> bool {
+        let mut all = lock(&self.claiming);
+        let Some(claiming) = all.get_mut(&id) else {
             return true;
         };
+        let (watcher, tell) = (claiming.watcher.clone(), claiming.tell.take());
+        if told {
+            all.remove(&id);
+        }
+        drop(all);
+        let Some(tell) = tell else { return true };
         let _ = tell.send(());
         watcher.queue.push(Item::Expired {
             key: key.clone(),
@@ -240,6 +274,12 @@ impl Hub {
             claim: Some(id),
         });
         watcher.is_there()
+    }
+
+    /// Forgets claims that gateways were told of while the connection was lost.
+    pub(super) fn forget_untold(&self) {
+        let now = Instant::now();
+        lock(&self.claiming).retain(|_, claiming| claiming.tell.is_some() || claiming.until > now);
     }
 
     /// Forgets a claim that was not made, as far as is known. False: what gateways are told of it has come.
@@ -251,18 +291,28 @@ impl Hub {
         self.tell(&event.key, |_| Some(Item::Event(event.clone())));
     }
 
-    fn claimed(&self, id: ClaimId, key: &Key, value: &Bytes) {
-        let own = lock(&self.claiming).get(&id).map(|(watcher, _)| watcher.clone());
-        self.tell(key, |one| match (one.expiries, &own) {
-            (Expiries::All, _) => Some(Item::Expired {
+    /// Tells all but the watch that a key was claimed for.
+    fn claimed(&self, expiry: &Expiry, until: Instant) {
+        let Expiry { id, key, value, client } = expiry;
+        let own = lock(&self.claiming).get(id).map(|claiming| claiming.watcher.clone());
+        let expired = |claim| {
+            Some(Item::Expired {
                 key: key.clone(),
                 value: value.clone(),
-                claim: None,
-            }),
+                claim,
+            })
+        };
+        self.tell(key, |one| match (one.expiries, &own) {
+            (Expiries::All, _) => expired(None),
             (_, Some(own)) if std::ptr::eq(one, &raw const **own) => None,
+            // Unless the one that it was claimed for has gone meanwhile, and gives it back.
+            (Expiries::One, own) if *one.client == **client && own.as_ref().is_none_or(|own| own.is_there()) => {
+                one.hold(*id, key.clone(), until, false);
+                expired(Some(*id))
+            }
             // It stays.
             _ if value.is_empty() => None,
-            _ => Some(Item::Vanished(key.clone())),
+            _ => Some(Item::Vanished(key.clone(), value.clone())),
         });
     }
 
@@ -323,11 +373,11 @@ fn message(core: &Arc<Core>, channel: &Bytes, payload: &Bytes) {
         return;
     }
     match core.claims.read(channel, payload) {
-        Some(Heard::Due(key)) => core.hints.look(key),
-        Some(Heard::Claimed(id, key, value)) => {
-            core.hub.claimed(id, &key, &value);
-            if !core.hub.give(id, &key, &value) {
-                core.give_back(key, id);
+        Some(Heard::Due(key)) => core.hints.over(key),
+        Some(Heard::Claimed(expiry)) => {
+            core.hub.claimed(&expiry, Instant::now() + core.claims.lease);
+            if !core.hub.give(expiry.id, &expiry.key, &expiry.value, true) {
+                core.give_back(expiry.key, expiry.id);
             }
         }
         None => {}

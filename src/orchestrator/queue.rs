@@ -28,8 +28,8 @@ pub(super) enum Item {
         value: Bytes,
         claim: Option<ClaimId>,
     },
-    /// A key has expired, and is given to somebody else.
-    Vanished(Key),
+    /// A key has expired, with this value, and is given to another client.
+    Vanished(Key, Bytes),
 }
 
 /// Why a watch must look for what it has missed.
@@ -141,7 +141,7 @@ impl Waiting {
     fn push(&mut self, item: Item) -> bool {
         let key = match &item {
             Item::Event(event) => Some(&event.key),
-            Item::Vanished(key) => Some(key),
+            Item::Vanished(key, _) => Some(key),
             Item::Expired { .. } => None,
         };
         match (key, &mut self.heard) {
@@ -215,8 +215,10 @@ fn is_owed(item: &Item) -> bool {
 
 fn size(item: &Item) -> usize {
     match item {
-        Item::Event(Event { value, .. }) | Item::Expired { value, claim: None, .. } => value.len(),
-        Item::Expired { claim: Some(_), .. } | Item::Vanished(_) => 0,
+        Item::Event(Event { value, .. }) | Item::Expired { value, claim: None, .. } | Item::Vanished(_, value) => {
+            value.len()
+        }
+        Item::Expired { claim: Some(_), .. } => 0,
     }
 }
 
@@ -289,7 +291,9 @@ mod tests {
         let queue = Queue::default();
         assert!(queue.push(event(0, "")));
         queue.look();
-        assert!(queue.push(event(1, "")) && queue.push(event(1, "")) && queue.push(Item::Vanished(key(2))));
+        assert!(
+            queue.push(event(1, "")) && queue.push(event(1, "")) && queue.push(Item::Vanished(key(2), Bytes::new()))
+        );
         assert!(queue.push(expired(3)));
         assert_eq!(queue.settle(5).now_or_never(), None);
         queue.mark(5);

@@ -335,6 +335,12 @@ impl From<Told> for OrchestratorWatchResponse {
             Told::Delete(key, value) => Form::Delete(OrchestratorDeleted {
                 key: key.as_str().to_owned(),
                 value,
+                expired: false,
+            }),
+            Told::Vanish(key, value) => Form::Delete(OrchestratorDeleted {
+                key: key.as_str().to_owned(),
+                value: Some(value),
+                expired: true,
             }),
             Told::Expire(key, value, claim) => Form::Expire(OrchestratorExpired {
                 ack_id: claim.map_or_else(String::new, |id| format!("{id}:{}", key.as_str())),

@@ -135,6 +135,7 @@ pub(super) async fn owed(core: Arc<Core>) {
             () = sleep(jittered(OWED)) => {}
             () = core.hints.owed.notified() => {}
         }
+        core.hub.forget_untold();
         if let Err(error) = take_owed(&core).await {
             tracing::debug!(%error, "expiries that nobody has acknowledged cannot be looked for");
         }

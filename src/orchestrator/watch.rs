@@ -45,6 +45,8 @@ pub(super) enum Told {
     Set(Key, Bytes),
     /// The value that the key had, if it is known.
     Delete(Key, Option<Bytes>),
+    /// A key has expired, with this value; another client is told so.
+    Vanish(Key, Bytes),
     /// A key has expired: to be acknowledged if it has a claim.
     Expire(Key, Bytes, Option<ClaimId>),
     /// What comes next are differences.
@@ -110,7 +112,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.core.hub.leave(self.id);
         for (id, key) in self.watcher.leave() {
-            self.core.give_back(key, id);
+            if !self.core.hub.leave_to_another(id) {
+                self.core.give_back(key, id);
+            }
         }
     }
 }
@@ -177,7 +181,7 @@ impl Watch {
 
     /// An expiry is taken care of.
     pub(super) fn acknowledge(&self, id: ClaimId, key: Key) {
-        self.place.core.acknowledge(key, id, self.place.watcher.clone());
+        self.place.core.acknowledge(key, id);
     }
 
     async fn step(&mut self) {
@@ -188,9 +192,11 @@ impl Watch {
             }
             return;
         }
-        // An expiry must not wait for Redis to be looked at.
-        for item in self.place.watcher.queue.expiries() {
-            self.item(item);
+        // An expiry must not wait for Redis to be looked at, but for the confirmation.
+        if self.synced || self.opening.snapshot {
+            for item in self.place.watcher.queue.expiries() {
+                self.item(item);
+            }
         }
         if !self.ready.is_empty() {
             return;
@@ -331,7 +337,11 @@ impl Watch {
                 }
                 self.ready.push_back(Told::Expire(key, value, claim));
             }
-            Item::Vanished(key) => drop(self.told.remove(&key)),
+            Item::Vanished(key, value) => {
+                if self.told.remove(&key).is_some() {
+                    self.ready.push_back(Told::Vanish(key, value));
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use redis_gateway::{
         DegradedReason, orchestrator_gap::Cause, orchestrator_watch_open::Expiries, orchestrator_watch_response::Event,
     },
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
 
 use super::{Stand, pair, short};
@@ -178,6 +178,7 @@ async fn who_is_told_under_cuts_knows_what_stands_in_the_end() {
     };
     tokio::join!(changing, knowing);
     // What else the last look has found comes with it.
+    let end = Instant::now() + patience();
     loop {
         let mut stands = BTreeMap::new();
         for key in stand.server.run::<Vec<String>>(&["KEYS", "k/*"]).await {
@@ -187,8 +188,13 @@ async fn who_is_told_under_cuts_knows_what_stands_in_the_end() {
         if stands == known {
             break;
         }
-        match watching.next().await {
-            Event::Create(entry) | Event::Set(entry) => {
+        assert!(Instant::now() < end, "in Redis {stands:?}, known {known:?}");
+        let Ok(event) = timeout(Duration::from_secs(1), watching.next()).await else {
+            continue;
+        };
+        match event {
+            // The first look may have been cut too.
+            Event::Entry(entry) | Event::Create(entry) | Event::Set(entry) => {
                 let (key, value) = pair(&entry);
                 known.insert(key, value);
             }

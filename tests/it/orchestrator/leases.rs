@@ -8,7 +8,7 @@ use redis_gateway::proto::{
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
-use super::{Stand, Watching, gateway, metric, watch};
+use super::{Stand, Watching, gateway, metric, short, watch};
 use crate::harness::{Gateway, RedisServer, at, eventually, patience};
 
 const CLAIMS: &str = "redis-gateway:v1:orchestrator:claims";
@@ -75,6 +75,7 @@ async fn each_expiry_goes_to_one_client_of_two_gateways() {
             while let Ok(event) = timeout(Duration::from_millis(20), watching.next()).await {
                 match event {
                     Event::Create(_) => {}
+                    Event::Delete(gone) => assert!(gone.expired, "{gone:?}"),
                     Event::Expire(expired) => {
                         watching.acknowledge(&expired).await;
                         *taken.entry(expired.key).or_default() += 1;
@@ -96,6 +97,35 @@ async fn each_expiry_goes_to_one_client_of_two_gateways() {
         watching.silent(Duration::from_millis(20)).await;
     }
     drop(clients);
+    other.stop().await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn all_streams_of_a_client_are_told_and_one_acknowledgement_is_enough() {
+    let stand = with_ack_timeout(Duration::from_secs(1)).await;
+    let other = Other::beside(&stand, Duration::from_secs(1)).await;
+    let mut streams = vec![other.watch("manager-1").await];
+    for prefix in ["building/", "building/1"] {
+        let stream = stand.watch_as("manager-1", prefix, false, Expiries::One).await;
+        streams.push(stream.unwrap());
+    }
+    stand.create("building/1", "v", 1).await;
+    let mut given = Vec::new();
+    for stream in &mut streams {
+        assert_eq!(short(&stream.next().await), "create building/1 v");
+        given.push(stream.expiry().await);
+    }
+    assert!(given.iter().all(|one| *one == given[0]), "{given:?}");
+    streams[1].acknowledge(&given[1]).await;
+    eventually("it is acknowledged", async || {
+        stand.server.run::<i64>(&["EXISTS", CLAIMS]).await == 0
+    })
+    .await;
+    for stream in &mut streams {
+        stream.silent(Duration::from_millis(1_500)).await;
+    }
+    drop(streams);
     other.stop().await;
     stand.stop().await;
 }
