@@ -6,8 +6,8 @@ use std::{
 };
 
 use redis_gateway::proto::{
-    build_logs_client::BuildLogsClient, locks_client::LocksClient, pull_metrics_client::PullMetricsClient,
-    user_events_client::UserEventsClient,
+    build_logs_client::BuildLogsClient, locks_client::LocksClient, orchestrator_client::OrchestratorClient,
+    pull_metrics_client::PullMetricsClient, user_events_client::UserEventsClient,
 };
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
@@ -23,7 +23,7 @@ pub(crate) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts a gateway whose build logs, pull metrics, user events and locks are at `redis`, and waits until it takes connections.
+    /// Starts a gateway whose build logs, pull metrics, user events, locks and keys of build managers are at `redis`, and waits until it takes connections.
     pub(crate) async fn start(redis: SocketAddr) -> Self {
         let grpc = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let mut gateway = GatewayProcess {
@@ -48,6 +48,9 @@ impl GatewayProcess {
             .arg(format!("--endpoints-build-logs-port={}", self.redis.port()))
             .arg(format!("--endpoints-user-events-host={}", self.redis.ip()))
             .arg(format!("--endpoints-user-events-port={}", self.redis.port()))
+            .arg(format!("--endpoints-orchestrator-host={}", self.redis.ip()))
+            .arg(format!("--endpoints-orchestrator-port={}", self.redis.port()))
+            .args(["--orchestrator-ack-timeout=5s", "--orchestrator-look-interval=10s"])
             .arg(format!("--endpoints-pull-metrics-host={}", self.redis.ip()))
             .arg(format!("--endpoints-pull-metrics-port={}", self.redis.port()))
             .stdin(Stdio::null())
@@ -101,6 +104,11 @@ impl GatewayProcess {
     /// A client of locks that connects again by itself.
     pub(crate) fn locks(&self) -> LocksClient<Channel> {
         LocksClient::new(self.channel())
+    }
+
+    /// A client of the orchestrator that connects again by itself.
+    pub(crate) fn orchestrator(&self) -> OrchestratorClient<Channel> {
+        OrchestratorClient::new(self.channel())
     }
 
     /// The memory that it takes, in bytes.

@@ -6,6 +6,8 @@ mod crash;
 mod events;
 mod flush;
 mod locks;
+mod measure;
+mod orchestrator;
 mod pulls;
 mod silence;
 mod tail;

@@ -19,9 +19,10 @@ use redis_gateway::proto::{
 use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
 use tonic::{Status, Streaming, transport::Channel};
 
-use super::journal::{At, Journal, nanos, now};
+use super::journal::Journal;
 use super::{ABANDONED, HOLD, LOCKS, RENEWED, TTL};
 use crate::harness::{reason, within};
+use crate::soak::measure::{At, nanos, now};
 
 /// How long a holder waits at most.
 const WAIT: Duration = Duration::from_secs(5);

@@ -10,23 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
-
-/// Nanoseconds of the machine's monotonic clock, which processes share.
-pub(super) type At = i64;
-
-pub(super) fn now() -> At {
-    let at = clock_gettime(ClockId::Monotonic);
-    at.tv_sec * 1_000_000_000 + at.tv_nsec
-}
-
-pub(super) fn nanos(duration: Duration) -> At {
-    At::try_from(duration.as_nanos()).unwrap()
-}
-
-fn duration(nanos: At) -> Duration {
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
-}
+use crate::soak::measure::{At, duration};
 
 /// A file that lines are appended to by many.
 #[derive(Clone)]

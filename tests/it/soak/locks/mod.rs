@@ -6,7 +6,6 @@ mod journal;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -26,8 +25,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::{
     holders::{Done, Holder},
-    journal::{At, Journal, Spans, Tries, now},
+    journal::{Journal, Spans, Tries},
 };
+use super::measure::{At, Quantiles, now};
 use crate::harness::{GatewayProcess, MachineLag, Peer, RedisServer, heavy, seeded, soak};
 
 const LOCKS: usize = 10;
@@ -280,34 +280,6 @@ impl Outcome {
         for ((one, next), took) in self.hand_overs() {
             println!("{what}: {one} to {next} {took}");
         }
-    }
-}
-
-/// Times, by how many are no longer.
-struct Quantiles {
-    sorted: Vec<Duration>,
-}
-
-impl Quantiles {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        Quantiles { sorted: times }
-    }
-
-    fn percent(&self, percent: usize) -> Duration {
-        let last = self.sorted.len().saturating_sub(1);
-        self.sorted.get(last * percent / 100).copied().unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Quantiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [median, p99, most] = [50, 99, 100].map(|percent| self.percent(percent));
-        write!(
-            f,
-            "{} times: median {median:.1?}, p99 {p99:.1?}, at most {most:.1?}",
-            self.sorted.len()
-        )
     }
 }
 
