@@ -2,14 +2,10 @@
 //! while Redis restarts, connections are cut and watchers go and come back. And pictures of what is there that end equal to it.
 
 mod histories;
+mod judge;
 mod watcher;
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use redis_gateway::proto::{OrchestratorSetRequest, orchestrator_client::OrchestratorClient};
@@ -20,8 +16,11 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use self::watcher::{Delivery, Watcher, Watchers};
-use super::measure::{At, Quantiles, duration, nanos, now};
+use self::{
+    judge::{Counts, by_manager, judge},
+    watcher::{Watcher, Watchers},
+};
+use super::measure::{At, Quantiles, nanos, now};
 use crate::harness::{
     Cut, GatewayProcess, MachineLag, Peer, Proxy, RedisServer, Told, eventually, heavy, patience, seeded, soak, told,
     within,
@@ -210,55 +209,6 @@ impl Stand {
     }
 }
 
-/// What the manager without the gateway wrote down.
-#[derive(Debug, Default)]
-struct ByManager {
-    set: Vec<SetKey>,
-    taken: Vec<(String, At)>,
-    /// Keys that it took from Redis, perhaps without telling anyone: the connection was lost halfway.
-    halfway: HashSet<String>,
-}
-
-fn by_manager(journal: &Path) -> ByManager {
-    let mut found = ByManager::default();
-    for line in fs::read_to_string(journal).unwrap().lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let number = |n: usize| words[n].parse::<At>().unwrap();
-        let key = words[1].to_owned();
-        match words[0] {
-            "set" => found.set.push(SetKey {
-                key,
-                due: Some(number(3) + number(5) * 1_000_000_000),
-            }),
-            "taking" => drop(found.halfway.insert(key)),
-            "expired" => {
-                found.halfway.remove(&key);
-                found.taken.push((key, number(3)));
-            }
-            _ => panic!("an unknown line: {line}"),
-        }
-    }
-    found
-}
-
-/// What came of a run.
-#[derive(Debug, Default)]
-struct Counts {
-    keys: usize,
-    by_gateways: usize,
-    by_manager: usize,
-    /// Told again since the client before went away first.
-    died: usize,
-    /// Told twice since the manager without the gateway read a value before a gateway claimed the key, and deleted it after.
-    raced: usize,
-    /// Told twice since their value is empty: those stay, and each manager without the gateway takes them.
-    empty: usize,
-    /// Taken halfway by the manager, and told nobody.
-    lost_by_manager: usize,
-    /// Taken by the manager although they had lost their expiration, as the reference does.
-    quirks: usize,
-}
-
 /// Sets so many keys over that time, and holds each against what was told of it.
 async fn run(keys: usize, over: Duration, faults: bool) -> (Counts, Quantiles) {
     let mut stand = Stand::new().await;
@@ -306,73 +256,6 @@ async fn run(keys: usize, over: Duration, faults: bool) -> (Counts, Quantiles) {
     let manager = by_manager(&stand.journal());
     set.extend(manager.set.iter().cloned());
     judge(&set, &watchers.told(), &manager, &caused)
-}
-
-/// Each key once; twice only where that is nobody's fault but of who takes without a claim, or went away. How late they were told.
-fn judge(set: &[SetKey], told: &[Delivery], manager: &ByManager, faults: &Faults) -> (Counts, Quantiles) {
-    let mut by_key: HashMap<&str, Vec<&Delivery>> = HashMap::new();
-    for delivery in told {
-        by_key.entry(&delivery.key).or_default().push(delivery);
-    }
-    let taken: HashMap<&str, At> = manager.taken.iter().map(|(key, at)| (key.as_str(), *at)).collect();
-    assert_eq!(taken.len(), manager.taken.len(), "the manager took a key twice");
-    let mut counts = Counts {
-        keys: set.len(),
-        by_gateways: by_key.len(),
-        by_manager: taken.len(),
-        lost_by_manager: manager
-            .halfway
-            .iter()
-            .filter(|key| !by_key.contains_key(key.as_str()))
-            .count(),
-        ..Counts::default()
-    };
-    let mut late = Vec::new();
-    // From when on it could be told at `at`, if it was due at `due`.
-    let could = |due: At, at: At| {
-        faults
-            .back
-            .iter()
-            .copied()
-            .filter(|back| *back < at)
-            .max()
-            .unwrap_or(0)
-            .max(due)
-    };
-    for SetKey { key, due } in set {
-        let deliveries = by_key.remove(key.as_str()).unwrap_or_default();
-        let by_manager = taken.get(key.as_str()).copied();
-        let Some(due) = *due else {
-            assert!(
-                deliveries.is_empty(),
-                "{key} never expires, and was told: {deliveries:?}"
-            );
-            counts.quirks += usize::from(by_manager.is_some());
-            continue;
-        };
-        let number: usize = key.rsplit('-').next().unwrap().parse().unwrap();
-        let value = if number.is_multiple_of(10) {
-            String::new()
-        } else {
-            format!("value {number}")
-        };
-        let twice = usize::from(by_manager.is_some() && !deliveries.is_empty());
-        *(if value.is_empty() {
-            &mut counts.empty
-        } else {
-            &mut counts.raced
-        }) += twice;
-        for (n, delivery) in deliveries.iter().enumerate() {
-            assert_eq!(delivery.value, value, "{key}");
-            let last = n + 1 == deliveries.len();
-            assert_eq!(delivery.acknowledged, last, "{key}: {deliveries:?}");
-            counts.died += usize::from(!last);
-            let from = n.checked_sub(1).map_or(due, |before| deliveries[before].at);
-            late.push(duration(delivery.at - could(from, delivery.at)));
-        }
-        late.extend(by_manager.map(|at| duration(at - could(due, at))));
-    }
-    (counts, Quantiles::of(late))
 }
 
 /// Told to be over before the end of a run.

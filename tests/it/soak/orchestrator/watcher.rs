@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::PREFIX;
-use crate::soak::measure::{At, now};
+use crate::soak::measure::{At, nanos, now};
 
 /// Before a stream is opened again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,9 +30,21 @@ pub(super) struct Delivery {
     pub key: String,
     pub value: String,
     pub at: At,
-    /// Whether the client sent its acknowledgement, rather than went away.
-    pub acknowledged: bool,
+    pub fate: Fate,
 }
+
+/// What became of an expiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Acknowledged,
+    /// Its client went away so soon that the acknowledgement may not have come to the gateway.
+    InDoubt,
+    /// Its client went away instead.
+    LeftToOthers,
+}
+
+/// By when an acknowledgement has come to the gateway.
+const ARRIVES: Duration = Duration::from_millis(500);
 
 pub(super) struct Watcher {
     pub client: OrchestratorClient<Channel>,
@@ -83,17 +95,15 @@ impl Watcher {
 
     async fn watch_once(&mut self, told: &Mutex<Vec<Delivery>>, opened: &AtomicUsize) -> Result<(), Status> {
         let (asks, mut stream) = open(&mut self.client, PREFIX, Expiries::One, &self.name).await?;
+        // Those that came on this stream.
+        let mut own = Vec::new();
         while let Some(answer) = stream.message().await? {
             match answer.event {
                 Some(Event::Confirmed(_)) => drop(opened.fetch_add(1, Relaxed)),
                 Some(Event::Expire(OrchestratorExpired { key, value, ack_id })) => {
                     let goes = self.unruly && self.random.random_bool(0.05);
-                    told.lock().unwrap().push(Delivery {
-                        key,
-                        value: String::from_utf8(value.into()).unwrap(),
-                        at: now(),
-                        acknowledged: !goes,
-                    });
+                    let value = String::from_utf8(value.into()).unwrap();
+                    note(&mut told.lock().unwrap(), &mut own, (key, value), goes);
                     if goes {
                         return Ok(());
                     }
@@ -106,6 +116,21 @@ impl Watcher {
         }
         Ok(())
     }
+}
+
+/// Notes what came on a stream, whose earlier ones are `own`; when its client goes away, what that leaves in doubt.
+fn note(told: &mut Vec<Delivery>, own: &mut Vec<usize>, (key, value): (String, String), goes: bool) {
+    let at = now();
+    if goes {
+        for before in own.iter() {
+            if at - told[*before].at < nanos(ARRIVES) {
+                told[*before].fate = Fate::InDoubt;
+            }
+        }
+    }
+    own.push(told.len());
+    let fate = if goes { Fate::LeftToOthers } else { Fate::Acknowledged };
+    told.push(Delivery { key, value, at, fate });
 }
 
 /// A stream, and what goes to it.
