@@ -19,6 +19,7 @@ use tonic::transport::server::Router;
 use tonic::transport::server::TcpIncoming;
 use tower::layer::util::Identity;
 
+use crate::cache::{self, Cache};
 use crate::config::{Config, EndpointName, Listen};
 use crate::health::{Followed, Monitor};
 use crate::layer::Stack;
@@ -34,7 +35,7 @@ use crate::proto::user_events_server::{SERVICE_NAME as USER_EVENTS, UserEventsSe
 use crate::pull_metrics::{self, Pulls};
 use crate::redis::Endpoint;
 use crate::user_events::{self, Events};
-use crate::{admin, build_logs, cache, content_tracker, layer, proto, redis};
+use crate::{admin, build_logs, content_tracker, layer, proto, redis};
 
 /// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -228,6 +229,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
 
 /// The patterns that keep something going which must come to its end.
 struct Running {
+    cache: Option<Arc<Cache>>,
     locks: Option<Arc<Locks>>,
     orchestrator: Option<Arc<Orchestrator>>,
     pulls: Option<Arc<Pulls>>,
@@ -237,6 +239,7 @@ impl Running {
     /// For the end of the gateway, when no more calls come in.
     async fn settled(&self, by: Instant) {
         tokio::join!(
+            OptionFuture::from(self.cache.as_ref().map(|cache| cache.settled(by))),
             OptionFuture::from(self.locks.as_ref().map(|locks| locks.settled(by))),
             OptionFuture::from(self.orchestrator.as_ref().map(|keys| keys.settled(by))),
             OptionFuture::from(self.pulls.as_ref().map(|pulls| pulls.settled(by))),
@@ -253,7 +256,7 @@ fn patterns(
     registry: &Registry,
 ) -> (Running, RoutesBuilder) {
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
-    let cache = cache::Service::new(endpoint_of(EndpointName::Cache));
+    let cache = endpoint_of(EndpointName::Cache).map(|at| Cache::open(at, draining.clone(), registry));
     let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
     let locks = locks_at.map(|at| Locks::open(at, draining.clone(), registry));
     let orchestrator =
@@ -265,13 +268,14 @@ fn patterns(
     let mut services = Routes::builder();
     services
         .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
-        .add_service(CacheServer::new(cache).max_decoding_message_size(max))
+        .add_service(CacheServer::new(cache::Service::new(cache.clone())).max_decoding_message_size(max))
         .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
         .add_service(LocksServer::new(locks::Service::new(locks.clone())).max_decoding_message_size(max))
         .add_service(OrchestratorServer::new(keys).max_decoding_message_size(max))
         .add_service(PullMetricsServer::new(pull_metrics::Service::new(pulls.clone())).max_decoding_message_size(max))
         .add_service(UserEventsServer::new(user_events::Service::new(events)).max_decoding_message_size(max));
     let running = Running {
+        cache,
         locks,
         orchestrator,
         pulls,

@@ -1,21 +1,27 @@
 //! The RPCs of the cache: checks, one call to the store, an answer that says when it is degraded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
-use super::store::{Item, Store};
+use super::Token;
+use super::leases::{Cache, Found, Question};
+use super::store::{Item, Loaded, Refusal, Store};
 use crate::config::EndpointName;
 use crate::key;
 use crate::layer::{Call, Degraded};
-use crate::proto::cache_server::Cache;
+use crate::proto::cache_fill_response::Refusal as Cause;
+use crate::proto::cache_get_or_lease_response::Outcome;
+use crate::proto::cache_server::Cache as Rpcs;
 use crate::proto::{
     CacheBatchDeleteRequest, CacheBatchDeleteResponse, CacheBatchGetRequest, CacheBatchGetResponse,
-    CacheBatchSetRequest, CacheBatchSetResponse, CacheDeleteRequest, CacheDeleteResponse, CacheGetRequest,
-    CacheGetResponse, CacheSetRequest, CacheSetResponse, CacheValue, DegradedReason,
+    CacheBatchSetRequest, CacheBatchSetResponse, CacheBusy, CacheDeleteRequest, CacheDeleteResponse, CacheFillRequest,
+    CacheFillResponse, CacheGetOrLeaseRequest, CacheGetOrLeaseResponse, CacheGetRequest, CacheGetResponse,
+    CacheGiveUpRequest, CacheGiveUpResponse, CacheLease, CacheSetRequest, CacheSetResponse, CacheValue, DegradedReason,
 };
-use crate::redis::{Endpoint, Error, Existing};
+use crate::redis::{Error, Existing};
 use crate::status;
 
 /// The longest key, in bytes.
@@ -24,29 +30,33 @@ const MAX_KEY: usize = 4_096;
 const MAX_BATCH: usize = 1_000;
 /// The longest time to live, in seconds: ten years. Redis refuses what overflows its clock.
 const MAX_TTL: i64 = 315_360_000;
+/// The longest wait, and the longest lease, in milliseconds: ten minutes.
+const MAX_WAIT: i64 = 600_000;
 
 /// The `redisgateway.v1.Cache` service.
 pub struct Service {
-    store: Option<Store>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Service {
-    /// A service on `endpoint`; without one every call is answered `NOT_CONFIGURED`.
-    pub fn new(endpoint: Option<Arc<Endpoint>>) -> Self {
-        Service {
-            store: endpoint.map(Store::new),
-        }
+    /// A service on `cache`; without one every call is answered `NOT_CONFIGURED`.
+    pub fn new(cache: Option<Arc<Cache>>) -> Self {
+        Service { cache }
+    }
+
+    fn cache(&self, call: &Call) -> Result<&Cache, Status> {
+        self.cache
+            .as_deref()
+            .ok_or_else(|| status::not_configured(EndpointName::Cache, call.method))
     }
 
     fn store(&self, call: &Call) -> Result<&Store, Status> {
-        self.store
-            .as_ref()
-            .ok_or_else(|| status::not_configured(EndpointName::Cache, call.method))
+        self.cache(call).map(Cache::store)
     }
 }
 
 #[tonic::async_trait]
-impl Cache for Service {
+impl Rpcs for Service {
     async fn get(&self, request: Request<CacheGetRequest>) -> Result<Response<CacheGetResponse>, Status> {
         let call = Call::of(&request);
         let CacheGetRequest { key, fresh } = request.into_inner();
@@ -127,6 +137,46 @@ impl Cache for Service {
             degraded,
         }))
     }
+
+    async fn get_or_lease(
+        &self,
+        request: Request<CacheGetOrLeaseRequest>,
+    ) -> Result<Response<CacheGetOrLeaseResponse>, Status> {
+        let call = Call::of(&request);
+        let question = parse_question(request.into_inner())?;
+        match self.cache(&call)?.get_or_lease(question, call.due()).await {
+            Ok(Found::Draining) => Err(status::draining(call.method)),
+            result => Ok(answer(result, |found, degraded| CacheGetOrLeaseResponse {
+                outcome: found.and_then(outcome),
+                degraded,
+            })),
+        }
+    }
+
+    async fn fill(&self, request: Request<CacheFillRequest>) -> Result<Response<CacheFillResponse>, Status> {
+        let call = Call::of(&request);
+        let loaded = parse_loaded(request.into_inner())?;
+        let result = self.cache(&call)?.fill(loaded, call.due()).await;
+        Ok(answer(result, |filled, degraded| CacheFillResponse {
+            stored: filled == Some(Ok(())),
+            refusal: filled
+                .and_then(Result::err)
+                .map_or(Cause::Unspecified, Cause::from)
+                .into(),
+            degraded,
+        }))
+    }
+
+    async fn give_up(&self, request: Request<CacheGiveUpRequest>) -> Result<Response<CacheGiveUpResponse>, Status> {
+        let call = Call::of(&request);
+        let CacheGiveUpRequest { key, token } = request.into_inner();
+        let (key, token) = (parse_key("key", key)?, parse_token(&token)?);
+        let result = self.cache(&call)?.give_up(&key, token, call.due()).await;
+        Ok(answer(result, |given_up, degraded| CacheGiveUpResponse {
+            given_up: given_up == Some(true),
+            degraded,
+        }))
+    }
 }
 
 fn parse_key(field: &str, key: String) -> Result<Bytes, Status> {
@@ -159,16 +209,7 @@ fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {
         ttl_seconds,
         overwrite,
     } = request;
-    let ttl = match ttl_seconds {
-        0 => None,
-        1..=MAX_TTL => Some(ttl_seconds.unsigned_abs()),
-        _ => {
-            return Err(status::invalid(
-                format!("{at}ttl_seconds"),
-                format!("must be from 0 to {MAX_TTL}"),
-            ));
-        }
-    };
+    let ttl = parse_ttl(&format!("{at}ttl_seconds"), ttl_seconds)?;
     let existing = if overwrite { Existing::Replace } else { Existing::Keep };
     Ok(Item {
         key: parse_key(&format!("{at}key"), key)?,
@@ -176,6 +217,71 @@ fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {
         ttl,
         existing,
     })
+}
+
+fn parse_ttl(field: &str, seconds: i64) -> Result<Option<u64>, Status> {
+    match seconds {
+        0 => Ok(None),
+        1..=MAX_TTL => Ok(Some(seconds.unsigned_abs())),
+        _ => Err(status::invalid(field, format!("must be from 0 to {MAX_TTL}"))),
+    }
+}
+
+fn parse_millis(field: &str, millis: i64, least: i64) -> Result<Duration, Status> {
+    if !(least..=MAX_WAIT).contains(&millis) {
+        return Err(status::invalid(field, format!("must be from {least} to {MAX_WAIT}")));
+    }
+    Ok(Duration::from_millis(millis.unsigned_abs()))
+}
+
+fn parse_token(token: &str) -> Result<Token, Status> {
+    Token::parse(token).ok_or_else(|| status::invalid("token", "must be that of a lease"))
+}
+
+fn parse_question(request: CacheGetOrLeaseRequest) -> Result<Question, Status> {
+    Ok(Question {
+        key: parse_key("key", request.key)?,
+        fresh: request.fresh,
+        patience: parse_millis("wait_ms", request.wait_ms, 0)?,
+        lease: parse_millis("lease_ms", request.lease_ms, 1)?,
+    })
+}
+
+fn parse_loaded(request: CacheFillRequest) -> Result<Loaded, Status> {
+    Ok(Loaded {
+        key: parse_key("key", request.key)?,
+        token: parse_token(&request.token)?,
+        value: request.value,
+        ttl: parse_ttl("ttl_seconds", request.ttl_seconds)?,
+    })
+}
+
+fn millis(left: Duration) -> i64 {
+    i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn outcome(found: Found) -> Option<Outcome> {
+    match found {
+        Found::Value(value) => Some(Outcome::Value(value)),
+        Found::Lease(token, left) => Some(Outcome::Lease(CacheLease {
+            token: token.to_string(),
+            remaining_ms: millis(left),
+        })),
+        Found::Busy(left) => Some(Outcome::Busy(CacheBusy {
+            remaining_ms: millis(left),
+        })),
+        Found::Draining => None,
+    }
+}
+
+impl From<Refusal> for Cause {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Written => Cause::Written,
+            Refusal::Deleted => Cause::Deleted,
+            Refusal::LeaseOver => Cause::LeaseOver,
+        }
+    }
 }
 
 fn set_response(stored: Option<bool>, degraded: i32) -> CacheSetResponse {

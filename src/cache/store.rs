@@ -1,11 +1,47 @@
 //! What the cache means in commands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Token;
 use crate::deadline::Deadline;
-use crate::redis::{Command, Endpoint, Error, Existing, Once, command};
+use crate::redis::{Command, Endpoint, Error, Existing, Once, Script, Subscriber, Subscription, command};
+
+/// The lease of a key: a hash with the TTL of the lease. `token` is that of who has it, `wanted` is there once somebody waits for it,
+/// `voided` is the token that the latest Delete has taken it from.
+///
+/// In the slot of its value on a Cluster: a key with braces brings its own hash tag.
+fn lease_key(key: &Bytes) -> Bytes {
+    let braced = key.iter().any(|byte| matches!(byte, b'{' | b'}'));
+    let (before, after): (&[u8], &[u8]) = if braced {
+        (b"redis-gateway:v1:cache:lease-of:", b"")
+    } else {
+        (b"redis-gateway:v1:cache:lease:{", b"}")
+    };
+    [before, key, after].concat().into()
+}
+
+/// Where the keys are named whose leases ended while somebody waited.
+fn wake_channel() -> Bytes {
+    Bytes::from_static(b"redis-gateway:v1:cache:wake")
+}
+
+macro_rules! script {
+    ($static:ident, $name:literal, $sha1:literal) => {
+        static $static: Script<Once> = Script::new($name, include_str!(concat!($name, ".lua")), $sha1);
+    };
+}
+
+script!(
+    GET_OR_LEASE,
+    "get_or_lease-2",
+    "c343781d5921b045734e102674a2983189f3b80a"
+);
+script!(FILL, "fill-2", "5fbf97beb42ca5f9b58ed8bb80f7e8e1dc517484");
+script!(GIVE_UP, "give_up-1", "8b858e331dc54d2f887066292182d226cc5eaee0");
+script!(DELETE, "delete-1", "ccde6375219b632aeb0c1786b7a3e434c672ca01");
 
 /// The cache in Redis.
 pub(super) struct Store {
@@ -21,9 +57,45 @@ pub(super) struct Item {
     pub(super) existing: Existing,
 }
 
+/// A value that was loaded by who had the lease.
+pub(super) struct Loaded {
+    pub(super) key: Bytes,
+    pub(super) token: Token,
+    pub(super) value: Bytes,
+    /// Seconds; none: it stays.
+    pub(super) ttl: Option<u64>,
+}
+
+/// What stands where a value was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It does.
+    Value(Bytes),
+    /// Nothing, and the one who asked has the lease now.
+    Leased,
+    /// Nothing, and somebody else has the lease, for so long.
+    Busy(Duration),
+}
+
+/// Why a value is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A value stands there.
+    Written,
+    /// The key was deleted since.
+    Deleted,
+    /// The lease is over.
+    LeaseOver,
+}
+
 impl Store {
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
         Store { endpoint }
+    }
+
+    /// By when one command is answered that no single caller waits for.
+    pub(super) fn soon(&self) -> Deadline {
+        Deadline::within(self.endpoint.command_timeout())
     }
 
     /// `GET key`, on a replica where one serves, or, if `fresh`, on the primary.
@@ -71,12 +143,101 @@ impl Store {
             .collect()
     }
 
-    /// `DEL key …`: how many were there.
+    /// `EVALSHA delete-1`: for each key `DEL`, and `HMGET`, `HSET`, `HDEL` of its lease, `PUBLISH` if somebody waits for it. How many
+    /// of the keys were there.
     pub(super) async fn delete(&self, keys: Vec<Bytes>, deadline: Deadline) -> Result<i64, Error> {
-        self.endpoint.primary(command::del(keys), deadline).await
+        let with_leases = keys.into_iter().flat_map(|key| {
+            let lease = lease_key(&key);
+            [key, lease]
+        });
+        let keys = with_leases.collect();
+        self.endpoint.eval(&DELETE, keys, vec![wake_channel()], deadline).await
+    }
+
+    /// `EVALSHA get_or_lease-2`: `GET`; on a miss `PTTL` and `HEXISTS` of the lease, then `HSETNX` if somebody has it, `HSET` and
+    /// `PEXPIRE` if not. Always on the primary.
+    pub(super) async fn get_or_lease(
+        &self,
+        key: &Bytes,
+        token: Token,
+        lease: Duration,
+        deadline: Deadline,
+    ) -> Result<Answer, Error> {
+        let keys = vec![key.clone(), lease_key(key)];
+        let args = vec![text(token), lease.as_millis().to_string().into()];
+        let (state, value, left): (i64, Bytes, i64) = self.endpoint.eval(&GET_OR_LEASE, keys, args, deadline).await?;
+        Ok(match state {
+            0 => Answer::Value(value),
+            1 => Answer::Leased,
+            _ => Answer::Busy(Duration::from_millis(left.unsigned_abs())),
+        })
+    }
+
+    /// `EVALSHA fill-2`: `HMGET` of the lease, `SET NX [EX]`, `DEL` of the lease, `PUBLISH` if somebody waits.
+    pub(super) async fn fill(&self, loaded: Loaded, deadline: Deadline) -> Result<Result<(), Refusal>, Error> {
+        let Loaded { key, token, value, ttl } = loaded;
+        let keys = vec![key.clone(), lease_key(&key)];
+        let args = vec![
+            text(token),
+            value,
+            command::number(ttl.unwrap_or_default()),
+            wake_channel(),
+        ];
+        let state: i64 = self.endpoint.eval(&FILL, keys, args, deadline).await?;
+        Ok(match state {
+            0 => Ok(()),
+            1 => Err(Refusal::Written),
+            2 => Err(Refusal::Deleted),
+            _ => Err(Refusal::LeaseOver),
+        })
+    }
+
+    /// `EVALSHA give_up-1`: `HMGET` and `DEL` of the lease, `PUBLISH` if somebody waits. Whether it was the token's.
+    pub(super) async fn give_up(&self, key: &Bytes, token: Token, deadline: Deadline) -> Result<bool, Error> {
+        let args = vec![text(token), wake_channel(), key.clone()];
+        self.endpoint.eval(&GIVE_UP, vec![lease_key(key)], args, deadline).await
+    }
+
+    /// The connection for [`Store::listen`].
+    pub(super) fn subscriber(&self) -> Subscriber {
+        self.endpoint.subscriber()
+    }
+
+    /// `SUBSCRIBE` to the channel on which keys are named whose leases ended while somebody waited.
+    pub(super) async fn listen(&self, on: &Subscriber) -> Result<Subscription, Error> {
+        on.subscribe(wake_channel(), self.soon()).await
     }
 }
 
 fn set(item: Item) -> Command<Once, Option<Bytes>> {
     command::set(item.key, item.value, item.existing, item.ttl)
+}
+
+fn text(token: Token) -> Bytes {
+    token.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_pinned() {
+        for script in [&GET_OR_LEASE, &FILL, &GIVE_UP, &DELETE] {
+            script.assert_pinned();
+        }
+    }
+
+    #[test]
+    fn no_two_keys_share_a_lease() {
+        let lease = |key: &'static str| lease_key(&key.into());
+        assert_eq!(
+            lease("security_report__x"),
+            "redis-gateway:v1:cache:lease:{security_report__x}"
+        );
+        assert_eq!(lease("a{b}c"), "redis-gateway:v1:cache:lease-of:a{b}c");
+        let keys = ["a", "{a}", "a}", "{a", "of:a", "{of:a}", "{{a}}"];
+        let leases: std::collections::HashSet<Bytes> = keys.into_iter().map(lease).collect();
+        assert_eq!(leases.len(), keys.len());
+    }
 }

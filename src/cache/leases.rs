@@ -1,0 +1,184 @@
+//! Leases: of all who miss a value one loads it, and what it loaded is stored only if nothing has overtaken it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::Registry;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Token;
+use super::lines::Lines;
+use super::metrics::{Event, Metrics, Waited};
+use super::store::{Loaded, Refusal, Store};
+use crate::deadline::Deadline;
+use crate::redis::{Endpoint, Error};
+
+/// The cache on one endpoint, and who waits for what others load.
+pub struct Cache {
+    core: Arc<Core>,
+    lines: Lines,
+    draining: CancellationToken,
+}
+
+/// What all parts of the pattern work with.
+pub(super) struct Core {
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    tasks: TaskTracker,
+    /// Work begins in destructors too, wherever they run.
+    runtime: Handle,
+}
+
+/// What a caller wants, who would load it.
+pub(super) struct Question {
+    pub(super) key: Bytes,
+    /// Whether a replica will not do.
+    pub(super) fresh: bool,
+    /// How long it waits while another loads.
+    pub(super) patience: Duration,
+    /// How long it gets to load.
+    pub(super) lease: Duration,
+}
+
+/// What it gets.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The value.
+    Value(Bytes),
+    /// The lease, for so long.
+    Lease(Token, Duration),
+    /// Neither: another has the lease, for so long.
+    Busy(Duration),
+    /// The gateway is about to end.
+    Draining,
+}
+
+impl Cache {
+    /// A cache on `endpoint`. Who waits is sent away once `draining` is cancelled.
+    ///
+    /// # Panics
+    /// If `registry` has the metrics of others, or outside of a runtime.
+    pub fn open(endpoint: Arc<Endpoint>, draining: CancellationToken, registry: &Registry) -> Arc<Self> {
+        let core = Arc::new(Core {
+            store: Store::new(endpoint),
+            metrics: Metrics::new(registry),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+        });
+        Arc::new(Cache {
+            lines: Lines::open(core.clone()),
+            core,
+            draining,
+        })
+    }
+
+    /// The cache in Redis.
+    pub(super) fn store(&self) -> &Store {
+        &self.core.store
+    }
+
+    /// Reads a value; after a miss, waits for it or for the lease to load it. Answered by `by`.
+    pub(super) async fn get_or_lease(&self, question: Question, by: Deadline) -> Result<Found, Error> {
+        let Question {
+            key,
+            fresh,
+            patience,
+            lease,
+        } = question;
+        // A hit costs what it costs without leases, and may come from a replica.
+        if let Some(value) = self.core.store.get(key.clone(), fresh, by).await? {
+            return Ok(Found::Value(value));
+        }
+        let began = Instant::now();
+        let until = by.capped(patience).instant();
+        let found = tokio::select! {
+            found = self.lines.wait(key, lease, until, by) => found,
+            () = self.draining.cancelled() => return Ok(Found::Draining),
+        };
+        let waited = match &found {
+            Ok(Found::Value(_)) => Waited::Value,
+            Ok(Found::Lease(..)) => Waited::Lease,
+            Ok(Found::Busy(_) | Found::Draining) => Waited::Busy,
+            Err(_) => Waited::Failed,
+        };
+        self.core.metrics.waited(waited, began.elapsed());
+        found
+    }
+
+    /// Stores what was loaded, or says why not.
+    pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Result<(), Refusal>, Error> {
+        let filled = self.core.store.fill(loaded, by).await?;
+        self.core.metrics.lease(match filled {
+            Ok(()) => Event::Filled,
+            Err(refusal) => Event::Refused(refusal),
+        });
+        Ok(filled)
+    }
+
+    /// Ends a lease. Whether it was the token's.
+    pub(super) async fn give_up(&self, key: &Bytes, token: Token, by: Deadline) -> Result<bool, Error> {
+        let given_up = self.core.store.give_up(key, token, by).await?;
+        if given_up {
+            self.core.metrics.lease(Event::GivenUp);
+        }
+        Ok(given_up)
+    }
+
+    /// Gives up what nobody wants, at most until `by`. For the end of the gateway, when no more calls come in.
+    pub async fn settled(&self, by: Instant) {
+        self.core.tasks.close();
+        if timeout_at(by, self.core.tasks.wait()).await.is_err() {
+            tracing::warn!("leases were still being given up at the end of the drain: they end by their time");
+        }
+    }
+}
+
+impl Core {
+    /// Runs what must come to its end whoever waits for it.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(work, &self.runtime);
+    }
+
+    /// Gives up a lease that nobody wants, or that may have come to be without anybody hearing of it.
+    pub(super) fn unwanted(self: &Arc<Self>, key: Bytes, token: Token) {
+        self.metrics.lease(Event::Unwanted);
+        let core = self.clone();
+        self.spawn(async move {
+            if let Err(error) = core.store.give_up(&key, token, core.store.soon()).await {
+                tracing::debug!(%error, "a lease that nobody wants stays until its time ends");
+            }
+        });
+    }
+}
+
+/// A lease that was got. Given up when it is dropped, unless its caller took it.
+pub(super) struct Grant {
+    pub(super) core: Arc<Core>,
+    pub(super) key: Bytes,
+    pub(super) token: Token,
+    /// When it ends, at the earliest.
+    pub(super) ends: Instant,
+    /// Whether its caller took it.
+    pub(super) taken: bool,
+}
+
+impl Grant {
+    /// Its caller takes it.
+    pub(super) fn take(mut self) -> Found {
+        self.taken = true;
+        self.core.metrics.lease(Event::Given);
+        Found::Lease(self.token, self.ends.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.core.unwanted(self.key.clone(), self.token);
+        }
+    }
+}
