@@ -1,6 +1,7 @@
 //! The one integration binary: the gateway on real Redis, through its RPCs and below them.
 
 mod build_logs;
+mod cache;
 mod cli;
 mod content_tracker;
 mod embedded;

@@ -1,0 +1,139 @@
+//! What is refused, and how callers are told.
+
+use redis_gateway::{
+    config::Password,
+    proto::{CacheFillRequest, CacheGetOrLeaseRequest, CacheGiveUpRequest, DegradedReason},
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::{Stand, ask, asking, fill, filling, leased};
+use crate::harness::{Gateway, RedisServer, config, reason};
+
+#[tokio::test]
+async fn bad_input_names_the_field() {
+    let stand = Stand::new(1).await;
+    let mut client = stand.client(0);
+    let token = "0".repeat(32);
+    let asked = |change: fn(&mut CacheGetOrLeaseRequest)| {
+        let mut request = asking("key");
+        change(&mut request);
+        request
+    };
+    for (request, field) in [
+        (asked(|r| r.key.clear()), "key"),
+        (asked(|r| r.key = "a\0b".into()), "key"),
+        (asked(|r| r.key = "k".repeat(4_097)), "key"),
+        (asked(|r| r.wait_ms = -1), "wait_ms"),
+        (asked(|r| r.wait_ms = 600_001), "wait_ms"),
+        (asked(|r| r.lease_ms = 0), "lease_ms"),
+        (asked(|r| r.lease_ms = -1), "lease_ms"),
+        (asked(|r| r.lease_ms = 600_001), "lease_ms"),
+    ] {
+        let status = client.get_or_lease(request).await.unwrap_err();
+        names(&status, field);
+    }
+    let filled = |change: fn(&mut CacheFillRequest)| {
+        let mut request = filling("key", &token, "1");
+        change(&mut request);
+        request
+    };
+    for (request, field) in [
+        (filled(|r| r.key.clear()), "key"),
+        (filled(|r| r.token.clear()), "token"),
+        (filled(|r| r.token = "X".repeat(32)), "token"),
+        (filled(|r| r.ttl_seconds = -1), "ttl_seconds"),
+        (filled(|r| r.ttl_seconds = 315_360_001), "ttl_seconds"),
+    ] {
+        let status = client.fill(request).await.unwrap_err();
+        names(&status, field);
+    }
+    for (key, token, field) in [("", &*token, "key"), ("key", "", "token")] {
+        let request = CacheGiveUpRequest {
+            key: key.into(),
+            token: token.into(),
+        };
+        names(&client.give_up(request).await.unwrap_err(), field);
+    }
+    assert!(stand.own_keys().await.is_empty());
+    drop(client);
+    stand.stop().await;
+}
+
+fn names(status: &Status, field: &str) {
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let violations = status.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(violations[0].field, field, "{status}");
+}
+
+#[tokio::test]
+async fn leases_without_an_endpoint_are_told() {
+    let gateway = Gateway::start(config()).await;
+    let mut client = gateway.cache().await;
+    let token = "0".repeat(32);
+    let give_up = CacheGiveUpRequest {
+        key: "key".into(),
+        token: token.clone(),
+    };
+    for status in [
+        client.get_or_lease(asking("key")).await.map(drop).unwrap_err(),
+        client.fill(filling("key", &token, "1")).await.map(drop).unwrap_err(),
+        client.give_up(give_up).await.map(drop).unwrap_err(),
+    ] {
+        let told = (status.code(), reason(&status));
+        assert_eq!(
+            told,
+            (Code::FailedPrecondition, Some("NOT_CONFIGURED".into())),
+            "{status}"
+        );
+    }
+    drop(client);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn lease_that_cannot_be_had_is_said_to_be_degraded() {
+    let server = RedisServer::new()
+        .user("gateway", "on >secret ~* &* +@all -evalsha")
+        .start()
+        .await;
+    let stand = Stand::new(1).await;
+    let mut client = stand.client(0);
+    let reason = async |client: &mut super::Client, key: &str| {
+        let answer = ask(client, super::waiting(key, 20_000)).await.unwrap();
+        assert_eq!(answer.outcome, None);
+        answer.degraded()
+    };
+    stand.server.run::<()>(&["RPUSH", "list", "x"]).await;
+    assert_eq!(reason(&mut client, "list").await, DegradedReason::WrongType);
+    let token = leased(&mut client, "key").await;
+    stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_eq!(reason(&mut client, "full").await, DegradedReason::RedisOutOfMemory);
+    let answer = fill(&mut client, "key", &token, "1").await;
+    assert_eq!(
+        (answer.stored, answer.degraded(), answer.refusal),
+        (false, DegradedReason::RedisOutOfMemory, 0)
+    );
+    // The lease outlasts it.
+    stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert!(fill(&mut client, "key", &token, "1").await.stored);
+    assert_eq!(
+        stand
+            .metric(0, "redis_gateway_cache_waits_total{outcome=\"failed\"}")
+            .await,
+        1
+    );
+    drop(client);
+    stand.stop().await;
+
+    let stand = Stand::with(server, 1, |config| {
+        let endpoint = config.endpoints.cache.as_mut().unwrap();
+        endpoint.username = Some("gateway".into());
+        endpoint.password = Some(Password::Inline("secret".into()));
+    })
+    .await;
+    let mut client = stand.client(0);
+    assert_eq!(reason(&mut client, "key").await, DegradedReason::RedisDenied);
+    drop(client);
+    stand.stop().await;
+}
