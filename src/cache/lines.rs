@@ -39,7 +39,7 @@ struct Shared {
     core: Arc<Core>,
     /// Never held across an await.
     lines: Mutex<ByKey>,
-    /// Somebody waits: from the first one on wake-ups are listened to.
+    /// Somebody waits while another loads: from the first one on wake-ups are listened to.
     waited: Notify,
 }
 
@@ -131,6 +131,11 @@ impl Lines {
         let ticket = lines.next;
         lines.next += 1;
         if let Some(line) = lines.by_key.get_mut(&key) {
+            if line.waiters.is_empty() {
+                // About to end: what was seen for others may be long ago.
+                line.seen = None;
+                line.wake.notify_one();
+            }
             line.waiters.insert(ticket, waiter);
         } else {
             let line = Line {
@@ -140,7 +145,6 @@ impl Lines {
             };
             lines.by_key.insert(key.clone(), line);
             shared.core.spawn(serve(shared.clone(), key.clone()));
-            shared.waited.notify_one();
         }
         shared.core.metrics.waiting.inc();
         drop(lines);
@@ -221,14 +225,15 @@ impl Shared {
             Ok(Told::Busy(left)) => {
                 line.seen = Some(Ok(now + left));
                 line.tell(question, |waiter| (waiter.until <= now).then_some(Ok(Told::Busy(left))));
-                (now + jittered(LOOK)).min(now + left + EXPIRY)
+                self.waited.notify_one();
+                line.due(jittered(LOOK).min(left + EXPIRY))
             }
             Err(error) => {
                 line.seen = Some(Err(error.clone()));
                 line.tell(question, |waiter| {
                     (!waiter.answered || !passes(&error)).then_some(Err(error.clone()))
                 });
-                now + RETRY
+                line.due(RETRY)
             }
         }
     }
@@ -259,6 +264,12 @@ impl Line {
                 self.waiters.insert(ticket, waiter);
             }
         }
+    }
+
+    /// When its task is to go on: at once, to end, if nobody is left.
+    fn due(&self, after: Duration) -> Instant {
+        let now = Instant::now();
+        if self.waiters.is_empty() { now } else { now + after }
     }
 }
 

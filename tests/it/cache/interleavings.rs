@@ -222,9 +222,11 @@ async fn nothing_older_than_the_last_delete_is_read_while_all_happens_at_once() 
 /// One caller: who deletes what it has changed, who reads, or one of those who load.
 async fn call(mut client: Client, key: &'static str, shared: Arc<Shared>, mut rng: StdRng, role: usize, rounds: usize) {
     for _ in 0..rounds {
-        sleep(Duration::from_micros(rng.random_range(0..3_000))).await;
+        sleep(Duration::from_micros(rng.random_range(0..4_000))).await;
         match role {
             0 => {
+                // Rare enough for values to be read in between.
+                sleep(Duration::from_micros(rng.random_range(0..12_000))).await;
                 let truth = shared.truth.fetch_add(1, SeqCst) + 1;
                 delete(&mut client, key).await;
                 shared.floor.fetch_max(truth, SeqCst);
