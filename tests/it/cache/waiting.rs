@@ -142,6 +142,10 @@ async fn cancelled_waits_leave_nothing() {
     let mut waits: Vec<Wait> = (0..100).map(|n| wait(&stand, n % 2, "key")).collect();
     stand.waiters(0, 50).await;
     stand.waiters(1, 50).await;
+    let abandoned = leased(&mut loader, "abandoned").await;
+    waits.extend((0..10).map(|n| wait(&stand, n % 2, "abandoned")));
+    stand.waiters(0, 55).await;
+    stand.waiters(1, 55).await;
     for wait in &waits[1..] {
         wait.abort();
     }
@@ -157,6 +161,7 @@ async fn cancelled_waits_leave_nothing() {
         stand.server.calls("evalsha").await == before
     })
     .await;
+    assert!(give_up(&mut loader, "abandoned", &abandoned).await);
     assert!(stand.own_keys().await.is_empty());
     drop((loader, waits));
     stand.stop().await;
