@@ -6,8 +6,9 @@ use std::{env, error::Error, net::SocketAddr};
 use bytes::Bytes;
 use redis_gateway::proto::{
     CacheBatchDeleteRequest, CacheBatchDeleteResponse, CacheBatchGetRequest, CacheBatchGetResponse,
-    CacheBatchSetRequest, CacheBatchSetResponse, CacheDeleteRequest, CacheDeleteResponse, CacheGetRequest,
-    CacheGetResponse, CacheSetRequest, CacheSetResponse,
+    CacheBatchSetRequest, CacheBatchSetResponse, CacheDeleteRequest, CacheDeleteResponse, CacheFillRequest,
+    CacheFillResponse, CacheGetOrLeaseRequest, CacheGetOrLeaseResponse, CacheGetRequest, CacheGetResponse,
+    CacheGiveUpRequest, CacheGiveUpResponse, CacheSetRequest, CacheSetResponse,
     cache_server::{Cache, CacheServer},
 };
 use tonic::{Request, Response, Status, transport::Server};
@@ -49,6 +50,21 @@ impl Cache for Bare {
         &self,
         _: Request<CacheBatchDeleteRequest>,
     ) -> Result<Response<CacheBatchDeleteResponse>, Status> {
+        Err(Status::unimplemented("only Get is measured"))
+    }
+
+    async fn get_or_lease(
+        &self,
+        _: Request<CacheGetOrLeaseRequest>,
+    ) -> Result<Response<CacheGetOrLeaseResponse>, Status> {
+        Err(Status::unimplemented("only Get is measured"))
+    }
+
+    async fn fill(&self, _: Request<CacheFillRequest>) -> Result<Response<CacheFillResponse>, Status> {
+        Err(Status::unimplemented("only Get is measured"))
+    }
+
+    async fn give_up(&self, _: Request<CacheGiveUpRequest>) -> Result<Response<CacheGiveUpResponse>, Status> {
         Err(Status::unimplemented("only Get is measured"))
     }
 }

@@ -68,107 +68,33 @@ struct Held {
     loaded: u64,
 }
 
+/// All keys, and all leases that were ever given.
+struct World {
+    stand: Stand,
+    models: [Model; KEYS.len()],
+    held: Vec<Held>,
+}
+
 #[tokio::test]
 async fn each_step_answers_as_the_model_says() {
     let mut rng = seeded();
-    let stand = Stand::new(GATEWAYS).await;
-    let mut models: [Model; 2] = Default::default();
-    let mut held: Vec<Held> = Vec::new();
+    let mut world = World {
+        stand: Stand::new(GATEWAYS).await,
+        models: Default::default(),
+        held: Vec::new(),
+    };
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for _ in 0..if soak() { 100_000 } else { 3_000 } {
-        let mut client = stand.client(rng.random_range(0..GATEWAYS));
-        let n = rng.random_range(0..KEYS.len());
-        let (key, model) = (KEYS[n], &mut models[n]);
+        let client = world.stand.client(rng.random_range(0..GATEWAYS));
+        let key = rng.random_range(0..KEYS.len());
         let step = match rng.random_range(0..100) {
-            0..20 => {
-                let got = client.get(fresh(key)).await.unwrap().into_inner();
-                assert_eq!(got.value.map(|value| version(&value)), model.value, "{key}");
-                "get"
-            }
-            20..50 => {
-                let answer = ask(&mut client, asking(key)).await.unwrap();
-                match (model.value, &mut model.lease) {
-                    (Some(value), _) => assert_eq!(version(&value_in(answer)), value),
-                    (None, Some((Some(_), _))) => drop(busy_in(answer)),
-                    (None, lease) => {
-                        lease.get_or_insert_default().0 = Some(held.len());
-                        held.push(Held {
-                            key: n,
-                            token: lease_in(answer),
-                            loaded: model.truth,
-                        });
-                    }
-                }
-                "get or lease"
-            }
-            50..65 if !held.is_empty() => {
-                // Mostly of those that were given lately.
-                let lease = held.len() - 1 - rng.random_range(0..held.len().min(4));
-                let Held { key: n, token, loaded } = &held[lease];
-                let expected = models[*n].fill(lease, *loaded);
-                let answer = fill(&mut client, KEYS[*n], token, &loaded.to_string()).await;
-                let refusal = expected.err().unwrap_or_default();
-                assert_eq!((answer.stored, answer.refusal()), (expected.is_ok(), refusal));
-                match refusal {
-                    Refusal::Unspecified => "filled",
-                    Refusal::Written => "written",
-                    Refusal::Deleted => "deleted",
-                    Refusal::LeaseOver => "over",
-                }
-            }
-            65..68 if !held.is_empty() => {
-                let lease = held.len() - 1 - rng.random_range(0..held.len().min(4));
-                let Held { key: n, token, .. } = &held[lease];
-                let standing = &mut models[*n].lease;
-                let own = standing.take_if(|(holder, _)| *holder == Some(lease)).is_some();
-                assert_eq!(give_up(&mut client, KEYS[*n], token).await, own);
-                "give up"
-            }
-            68..73 => {
-                let overwrite = rng.random();
-                let stored = overwrite || model.value.is_none();
-                assert_eq!(set(&mut client, key, &model.truth.to_string(), overwrite).await, stored);
-                if stored {
-                    model.value = Some(model.truth);
-                }
-                "set"
-            }
-            73..85 => {
-                assert_eq!(delete(&mut client, key).await, model.value.is_some());
-                model.delete();
-                "delete"
-            }
-            85..88 => {
-                let keys = KEYS.map(Into::into).to_vec();
-                let answer = client.batch_delete(CacheBatchDeleteRequest { keys }).await.unwrap();
-                let there = models.iter().filter(|model| model.value.is_some()).count();
-                assert_eq!(usize::try_from(answer.into_inner().deleted).unwrap(), there);
-                models.iter_mut().for_each(Model::delete);
-                "batch delete"
-            }
-            88..93 => {
-                let truth = model.truth.to_string();
-                stand.server.run::<()>(&["SET", key, &truth, "NX", "EX", "60"]).await;
-                model.value.get_or_insert(model.truth);
-                "direct set"
-            }
-            93..98 => {
-                // Voids nothing: a load from before it is stored, but none from before a delete through a gateway.
-                stand.server.run::<()>(&["DEL", key]).await;
-                model.truth += 1;
-                model.value = None;
-                "direct delete"
-            }
-            _ => {
-                for own in stand.own_keys().await {
-                    stand.server.run::<()>(&["DEL", &own]).await;
-                }
-                models.iter_mut().for_each(|model| model.lease = None);
-                "evicted"
-            }
+            0..50 => world.read(&mut rng, client, key).await,
+            50..68 if !world.held.is_empty() => world.end(&mut rng, client).await,
+            68..88 => world.write(&mut rng, client, key).await,
+            _ => world.go_past(&mut rng, key).await,
         };
         *seen.entry(step).or_default() += 1;
-        for model in &models {
+        for model in &world.models {
             assert!(model.value.is_none_or(|value| value >= model.floor), "the model itself");
         }
     }
@@ -176,7 +102,113 @@ async fn each_step_answers_as_the_model_says() {
     for step in ["filled", "written", "deleted", "over", "give up", "evicted"] {
         assert!(seen.contains_key(step), "no {step} in {seen:?}");
     }
-    stand.stop().await;
+    world.stand.stop().await;
+}
+
+impl World {
+    async fn read(&mut self, rng: &mut StdRng, mut client: Client, n: usize) -> &'static str {
+        let (key, model) = (KEYS[n], &mut self.models[n]);
+        if rng.random_bool(0.4) {
+            let got = client.get(fresh(key)).await.unwrap().into_inner();
+            assert_eq!(got.value.map(|value| version(&value)), model.value, "{key}");
+            return "get";
+        }
+        let answer = ask(&mut client, asking(key)).await.unwrap();
+        match (model.value, &mut model.lease) {
+            (Some(value), _) => assert_eq!(version(&value_in(answer)), value),
+            (None, Some((Some(_), _))) => _ = busy_in(answer),
+            (None, lease) => {
+                lease.get_or_insert_default().0 = Some(self.held.len());
+                self.held.push(Held {
+                    key: n,
+                    token: lease_in(answer),
+                    loaded: model.truth,
+                });
+            }
+        }
+        "get or lease"
+    }
+
+    /// Ends one of the leases that were given lately, whether or not it is over.
+    async fn end(&mut self, rng: &mut StdRng, mut client: Client) -> &'static str {
+        let lease = self.held.len() - 1 - rng.random_range(0..self.held.len().min(4));
+        let Held { key: n, token, loaded } = &self.held[lease];
+        let (key, model) = (KEYS[*n], &mut self.models[*n]);
+        if rng.random_bool(0.2) {
+            let own = model.lease.take_if(|(holder, _)| *holder == Some(lease)).is_some();
+            assert_eq!(give_up(&mut client, key, token).await, own);
+            return "give up";
+        }
+        let expected = model.fill(lease, *loaded);
+        let answer = fill(&mut client, key, token, &loaded.to_string()).await;
+        let refusal = expected.err().unwrap_or_default();
+        assert_eq!((answer.stored, answer.refusal()), (expected.is_ok(), refusal));
+        match refusal {
+            Refusal::Unspecified => "filled",
+            Refusal::Written => "written",
+            Refusal::Deleted => "deleted",
+            Refusal::LeaseOver => "over",
+        }
+    }
+
+    async fn write(&mut self, rng: &mut StdRng, mut client: Client, n: usize) -> &'static str {
+        let (key, model) = (KEYS[n], &mut self.models[n]);
+        match rng.random_range(0..20) {
+            0..5 => {
+                let overwrite = rng.random();
+                let stored = overwrite || model.value.is_none();
+                let truth = model.truth.to_string();
+                assert_eq!(set(&mut client, key, &truth, overwrite).await, stored);
+                if stored {
+                    model.value = Some(model.truth);
+                }
+                "set"
+            }
+            5..17 => {
+                assert_eq!(delete(&mut client, key).await, model.value.is_some());
+                model.delete();
+                "delete"
+            }
+            _ => {
+                let keys = KEYS.map(Into::into).to_vec();
+                let answer = client.batch_delete(CacheBatchDeleteRequest { keys }).await.unwrap();
+                let there = self.models.iter().filter(|model| model.value.is_some()).count();
+                assert_eq!(usize::try_from(answer.into_inner().deleted).unwrap(), there);
+                self.models.iter_mut().for_each(Model::delete);
+                "batch delete"
+            }
+        }
+    }
+
+    /// What happens without a gateway.
+    async fn go_past(&mut self, rng: &mut StdRng, n: usize) -> &'static str {
+        let (key, model) = (KEYS[n], &mut self.models[n]);
+        match rng.random_range(0..12) {
+            0..5 => {
+                let truth = model.truth.to_string();
+                let set = ["SET", key, &truth, "NX", "EX", "60"];
+                self.stand.server.run::<()>(&set).await;
+                model.value.get_or_insert(model.truth);
+                "direct set"
+            }
+            5..10 => {
+                // Voids nothing: a load from before it is stored, but none from before a delete through a gateway.
+                self.stand.server.run::<()>(&["DEL", key]).await;
+                model.truth += 1;
+                model.value = None;
+                "direct delete"
+            }
+            _ => {
+                for own in self.stand.own_keys().await {
+                    self.stand.server.run::<()>(&["DEL", &own]).await;
+                }
+                for model in &mut self.models {
+                    model.lease = None;
+                }
+                "evicted"
+            }
+        }
+    }
 }
 
 /// One key as all callers see it at once.

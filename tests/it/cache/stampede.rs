@@ -64,7 +64,7 @@ async fn killed_loader_costs_its_lease_and_one_more_load() {
     let lag = MachineLag::watch();
     let mut stand = Stand::new(GATEWAYS).await;
     warm(&stand).await;
-    let lease = Duration::from_millis(1_000);
+    let lease = Duration::from_secs(1);
     let mut request = waiting("key", 0);
     request.lease_ms = 1_000;
     let mut dying = stand.client(0);
