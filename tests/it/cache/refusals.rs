@@ -1,13 +1,13 @@
 //! What is refused, and how callers are told.
 
 use redis_gateway::{
-    config::Password,
+    config::{Config, Password},
     proto::{CacheFillRequest, CacheGetOrLeaseRequest, CacheGiveUpRequest, DegradedReason},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{Stand, ask, asking, fill, filling, leased};
+use super::{Stand, ask, asking, delete, fill, filled, filling, give_up, lease_in, leased, value_in, waiting};
 use crate::harness::{Gateway, RedisServer, config, reason};
 
 #[tokio::test]
@@ -33,17 +33,17 @@ async fn bad_input_names_the_field() {
         let status = client.get_or_lease(request).await.unwrap_err();
         names(&status, field);
     }
-    let filled = |change: fn(&mut CacheFillRequest)| {
+    let fills = |change: fn(&mut CacheFillRequest)| {
         let mut request = filling("key", &token, "1");
         change(&mut request);
         request
     };
     for (request, field) in [
-        (filled(|r| r.key.clear()), "key"),
-        (filled(|r| r.token.clear()), "token"),
-        (filled(|r| r.token = "X".repeat(32)), "token"),
-        (filled(|r| r.ttl_seconds = -1), "ttl_seconds"),
-        (filled(|r| r.ttl_seconds = 315_360_001), "ttl_seconds"),
+        (fills(|r| r.key.clear()), "key"),
+        (fills(|r| r.token.clear()), "token"),
+        (fills(|r| r.token = "X".repeat(32)), "token"),
+        (fills(|r| r.ttl_seconds = -1), "ttl_seconds"),
+        (fills(|r| r.ttl_seconds = 315_360_001), "ttl_seconds"),
     ] {
         let status = client.fill(request).await.unwrap_err();
         names(&status, field);
@@ -64,6 +64,53 @@ fn names(status: &Status, field: &str) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     let violations = status.get_details_bad_request().unwrap().field_violations;
     assert_eq!(violations[0].field, field, "{status}");
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_enough() {
+    let rights = "+get +mget +set +del +evalsha +script|load +hmget +hset +hsetnx +hdel +hexists +pttl +pexpire +publish \
+                  +subscribe +unsubscribe +client|info ~key ~redis-gateway:v1:cache:* &redis-gateway:v1:cache:wake";
+    let server = RedisServer::new().user("gateway", &format!("on >secret resetchannels +ping {rights}"));
+    let stand = Stand::with(server.start().await, 2, as_gateway).await;
+    let [mut a, mut b] = [0, 1].map(|n| stand.client(n));
+    for end in ["give up", "delete", "fill"] {
+        let token = leased(&mut a, "key").await;
+        let mut waiter = b.clone();
+        let wait = tokio::spawn(async move { ask(&mut waiter, waiting("key", 20_000)).await });
+        stand.waiters(1, 1).await;
+        stand.listeners(1).await;
+        let answer = match end {
+            "give up" => {
+                assert!(give_up(&mut a, "key", &token).await);
+                wait.await
+            }
+            "delete" => {
+                assert!(!delete(&mut a, "key").await);
+                wait.await
+            }
+            _ => {
+                filled(&mut a, "key", &token, "1").await;
+                assert_eq!(value_in(wait.await.unwrap().unwrap()), b"1");
+                break;
+            }
+        };
+        let next = lease_in(answer.unwrap().unwrap());
+        assert!(give_up(&mut b, "key", &next).await);
+    }
+    assert!(delete(&mut b, "key").await);
+    // A wake-up that may not be published is no error: the log tells of it.
+    let denied: Vec<redis::Value> = stand.server.run(&["ACL", "LOG"]).await;
+    let denied = format!("{denied:?}");
+    assert!(!denied.contains("\"lua\""), "{denied}");
+    drop((a, b));
+    stand.stop().await;
+}
+
+/// As the user `gateway` of Redis.
+fn as_gateway(config: &mut Config) {
+    let endpoint = config.endpoints.cache.as_mut().unwrap();
+    endpoint.username = Some("gateway".into());
+    endpoint.password = Some(Password::Inline("secret".into()));
 }
 
 #[tokio::test]
@@ -100,7 +147,7 @@ async fn lease_that_cannot_be_had_is_said_to_be_degraded() {
     let stand = Stand::new(1).await;
     let mut client = stand.client(0);
     let reason = async |client: &mut super::Client, key: &str| {
-        let answer = ask(client, super::waiting(key, 20_000)).await.unwrap();
+        let answer = ask(client, waiting(key, 20_000)).await.unwrap();
         assert_eq!(answer.outcome, None);
         answer.degraded()
     };
@@ -126,12 +173,7 @@ async fn lease_that_cannot_be_had_is_said_to_be_degraded() {
     drop(client);
     stand.stop().await;
 
-    let stand = Stand::with(server, 1, |config| {
-        let endpoint = config.endpoints.cache.as_mut().unwrap();
-        endpoint.username = Some("gateway".into());
-        endpoint.password = Some(Password::Inline("secret".into()));
-    })
-    .await;
+    let stand = Stand::with(server, 1, as_gateway).await;
     let mut client = stand.client(0);
     assert_eq!(reason(&mut client, "key").await, DegradedReason::RedisDenied);
     drop(client);
