@@ -266,10 +266,15 @@ impl Line {
         }
     }
 
-    /// When its task is to go on: at once, to end, if nobody is left.
+    /// When its task is to go on: at once if nobody is left, or if one does not wait who came while Redis was asked.
     fn due(&self, after: Duration) -> Instant {
         let now = Instant::now();
-        if self.waiters.is_empty() { now } else { now + after }
+        let hurries = |waiter: &Waiter| !waiter.answered && waiter.until <= now;
+        if self.waiters.is_empty() || self.waiters.values().any(hurries) {
+            now
+        } else {
+            now + after
+        }
     }
 }
 

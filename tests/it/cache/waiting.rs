@@ -245,6 +245,30 @@ async fn later_caller_is_not_told_what_was_read_before_it_came() {
 }
 
 #[tokio::test]
+async fn who_does_not_wait_is_answered_at_once_beside_who_does() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let server = RedisServer::new().start().await;
+    let slow = Proxy::new(server.addr());
+    let slow_at = slow.addr();
+    let stand = Stand::with(server, 1, |config| config.endpoints.cache = Some(at(slow_at))).await;
+    leased(&mut stand.client(0), "key").await;
+    slow.set(Mode::Delay(Duration::from_millis(100)));
+    let waits = wait(&stand, 0, "key");
+    // Each reads for 200 ms; then the first asks for 200 ms, and the second comes meanwhile.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let asked = Instant::now();
+    busy_in(ask(&mut stand.client(0), asking("key")).await.unwrap());
+    lag.assert_within(
+        "a read, the rest of a question, a question",
+        asked.elapsed(),
+        Duration::from_millis(650),
+    );
+    waits.abort();
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn drain_sends_away_who_waits() {
     let stand = Stand::new(2).await;
     leased(&mut stand.client(1), "key").await;
