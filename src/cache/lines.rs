@@ -329,7 +329,7 @@ async fn listen(shared: Arc<Shared>) {
         match events.recv().await {
             Ok(Event::Message { payload, .. }) => shared.wake(&payload),
             Ok(Event::Reconnected | Event::Dropped(_)) | Err(RecvError::Lagged(_)) => shared.wake_all(),
-            Ok(Event::Lost) => {}
+            Ok(Event::Lost | Event::Mark(_)) => {}
             Err(RecvError::Closed) => return,
         }
     }
