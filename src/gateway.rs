@@ -160,6 +160,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
 
     let draining = CancellationToken::new();
     let (running, mut services) = patterns(&config, &endpoint_of, locks_at, &draining, &registry);
+    if let Some(notified) = running.orchestrator.as_ref().and_then(|keys| keys.notified()) {
+        health.follow_notifications(notified).await;
+    }
     services
         .add_service(health_server)
         .add_service(reflection().build_v1()?)

@@ -19,6 +19,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The health service's name for "ready for traffic", beside the services' own names and "" for the process.
 const READINESS: &str = "readiness";
 
+/// The health service's name for whether Redis tells build managers of expirations. It says nothing of readiness: the gateway
+/// finds them without.
+const NOTIFICATIONS: &str = "keyspace-notifications";
+
 /// An endpoint and the services that stand on it.
 pub struct Followed {
     /// The endpoint.
@@ -72,6 +76,19 @@ impl Monitor {
             names: services,
             tasks,
         }
+    }
+
+    /// Tells whether Redis tells of expirations, too.
+    pub async fn follow_notifications(&mut self, mut notified: watch::Receiver<bool>) {
+        self.names.push(NOTIFICATIONS);
+        self.telling.serving(NOTIFICATIONS, false).await;
+        let telling = self.telling.clone();
+        self.tasks.push(AbortOnDropHandle::new(tokio::spawn(async move {
+            while notified.changed().await.is_ok() {
+                let serving = *notified.borrow_and_update();
+                telling.serving(NOTIFICATIONS, serving).await;
+            }
+        })));
     }
 
     /// The names of the endpoints without which the gateway is not ready.

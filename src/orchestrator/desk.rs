@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus::Registry;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument as _;
@@ -48,6 +48,8 @@ pub(super) struct Core {
     pub subscriber: Subscriber,
     pub hints: Hints,
     pub metrics: Metrics,
+    /// Whether Redis tells of expirations.
+    pub notified: watch::Sender<bool>,
     pub config: config::Orchestrator,
     tasks: TaskTracker,
     /// Work begins in destructors too, wherever they run.
@@ -89,6 +91,7 @@ impl Orchestrator {
             hub: Hub::new(metrics.clone()),
             hints: Hints::default(),
             metrics,
+            notified: watch::channel(false).0,
             config: config.clone(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -104,6 +107,11 @@ impl Orchestrator {
             core,
             _tasks: tasks.map(AbortOnDropHandle::new),
         })
+    }
+
+    /// Whether Redis tells managers of expirations. None: the gateway leaves the server's setting alone.
+    pub fn notified(&self) -> Option<watch::Receiver<bool>> {
+        (!self.core.config.skip_keyspace_event_setup).then(|| self.core.notified.subscribe())
     }
 
     /// The limit of one command.

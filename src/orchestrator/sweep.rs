@@ -88,6 +88,7 @@ async fn notifications(core: &Core) {
     } else if matches!(&taken, Err(error) if !passes(error)) {
         core.metrics.notifications.set(0);
     }
+    core.notified.send_replace(core.metrics.notifications.get() == 1);
     if let (-1 | 1, 0) = (before, core.metrics.notifications.get()) {
         tracing::warn!(
             "redis does not let notify-keyspace-events be set: expirations are followed by the gateway alone, and build managers \

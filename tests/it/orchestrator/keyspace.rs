@@ -7,8 +7,17 @@ use redis_gateway::{
     proto::orchestrator_watch_open::Expiries,
 };
 
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
 use super::{Stand, short};
 use crate::harness::{RedisServer, at, eventually};
+
+/// What `grpc.health.v1` says of notifications. None: nothing.
+async fn health(stand: &Stand) -> Option<ServingStatus> {
+    let service = "keyspace-notifications".to_owned();
+    let answer = stand.gateway.health().await.check(HealthCheckRequest { service }).await;
+    answer.ok().map(|answer| answer.into_inner().status())
+}
 
 async fn flags(server: &RedisServer) -> String {
     let found: Vec<String> = server.run(&["CONFIG", "GET", "notify-keyspace-events"]).await;
@@ -25,6 +34,10 @@ async fn flags_that_stand_are_kept_and_those_that_go_are_set_again() {
     eventually("K and x are there too", async || flags(&stand.server).await == "EKglx").await;
     stand.ready().await;
     assert_eq!(stand.metric("keyspace_notifications").await, 1);
+    eventually("health says so", async || {
+        health(&stand).await == Some(ServingStatus::Serving)
+    })
+    .await;
     server = stand.server;
     server.kill();
     server.restart().await;
@@ -74,6 +87,7 @@ async fn nothing_is_set_where_it_is_to_be_skipped() {
         ),
         ("", -1)
     );
+    assert_eq!(health(&stand).await, None);
     let mut watching = stand.watch("building/", false, Expiries::One).await;
     stand.create("building/1", "v", 1).await;
     assert_eq!(short(&watching.next().await), "create building/1 v");
@@ -103,6 +117,7 @@ async fn expiries_come_by_looking_where_the_acl_denies_all_that_tells() {
         })
         .await;
         let mut watching = stand.watch("building/", false, Expiries::One).await;
+        assert_eq!(health(&stand).await, Some(ServingStatus::NotServing));
         stand.create("building/1", "v", 1).await;
         assert_eq!(
             short(&watching.next().await),

@@ -66,23 +66,25 @@ async fn every_picture_ends_equal_to_redis() {
             };
             running.spawn(history.run());
         }
+        let mut over = Vec::new();
         while !running.is_empty() {
             tokio::select! {
-                Some(ended) = running.join_next() => {
-                    let one = ended.unwrap();
-                    done = Done {
-                        by_gateways: done.by_gateways + one.by_gateways,
-                        failed: done.failed + one.failed,
-                        by_manager: done.by_manager + one.by_manager,
-                        told_expiries: done.told_expiries + one.told_expiries,
-                        reopened: done.reopened + one.reopened,
-                    };
-                }
+                Some(history) = running.join_next() => over.push(history.unwrap()),
                 () = sleep(Duration::from_millis(random.random_range(50..400))) => {
                     proxies[random.random_range(0..GATEWAYS)].cut(Cut::Reset).await;
                     cuts += 1;
                 }
             }
+        }
+        for (history, watchers) in over {
+            let one = history.agree(&watchers).await;
+            done = Done {
+                by_gateways: done.by_gateways + one.by_gateways,
+                failed: done.failed + one.failed,
+                by_manager: done.by_manager + one.by_manager,
+                told_expiries: done.told_expiries + one.told_expiries,
+                reopened: done.reopened + one.reopened,
+            };
         }
     }
     println!(
@@ -101,8 +103,8 @@ struct History {
 }
 
 impl History {
-    /// Changes keys step by step, while some watch, then waits until all agree.
-    async fn run(mut self) -> Done {
+    /// Changes keys step by step, while some watch.
+    async fn run(mut self) -> (Self, Vec<Watching>) {
         let mut watchers: Vec<Watching> = Vec::new();
         for (client, expiries) in self.clients.iter().cycle().zip(WATCHERS) {
             watchers.push(Watching::start(client.clone(), &self.prefix, expiries));
@@ -121,6 +123,11 @@ impl History {
                 self.done.reopened += 1;
             }
         }
+        (self, watchers)
+    }
+
+    /// Waits until all who watch know what stands.
+    async fn agree(mut self, watchers: &[Watching]) -> Done {
         let end = tokio::time::Instant::now() + patience();
         loop {
             let standing = self.standing().await;
