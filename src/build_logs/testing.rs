@@ -12,6 +12,7 @@ pub(super) fn unreachable() -> Store {
     let config = Config {
         server: Server::Unix("/nowhere/redis.sock".into()),
         replicas: Vec::new(),
+        max_staleness: Duration::from_secs(5),
         db: 0,
         username: None,
         password: None,

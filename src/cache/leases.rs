@@ -13,9 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::Token;
 use super::lines::Lines;
 use super::metrics::{Event, Metrics, Waited};
-use super::store::{Loaded, Refusal, Store};
+use super::store::{Loaded, Refusal, Store, Written};
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error};
+use crate::redis::{Endpoint, Error, Freshness};
 
 /// The cache on one endpoint, and who waits for what others load.
 pub struct Cache {
@@ -36,8 +36,8 @@ pub(super) struct Core {
 /// What a caller wants, who would load it.
 pub(super) struct Question {
     pub(super) key: Bytes,
-    /// Whether a replica will not do.
-    pub(super) fresh: bool,
+    /// How new the value has to be.
+    pub(super) freshness: Freshness,
     /// How long it waits while another loads.
     pub(super) patience: Duration,
     /// How long it gets to load.
@@ -85,12 +85,12 @@ impl Cache {
     pub(super) async fn get_or_lease(&self, question: Question, by: Deadline) -> Result<Found, Error> {
         let Question {
             key,
-            fresh,
+            freshness,
             patience,
             lease,
         } = question;
         // A hit costs what it costs without leases, and may come from a replica.
-        if let Some(value) = self.core.store.get(key.clone(), fresh, by).await? {
+        if let Some(value) = self.core.store.get(key.clone(), freshness, by).await? {
             return Ok(Found::Value(value));
         }
         let began = Instant::now();
@@ -110,13 +110,13 @@ impl Cache {
     }
 
     /// Stores what was loaded, or says why not.
-    pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Result<(), Refusal>, Error> {
-        let filled = self.core.store.fill(loaded, by).await?;
+    pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Written<Result<(), Refusal>>, Error> {
+        let (filled, at) = self.core.store.fill(loaded, by).await?;
         self.core.metrics.lease(match filled {
             Ok(()) => Event::Filled,
             Err(refusal) => Event::Refused(refusal),
         });
-        Ok(filled)
+        Ok((filled, at))
     }
 
     /// Ends a lease. Whether it was the token's.

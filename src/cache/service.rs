@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::Token;
 use super::leases::{Cache, Found, Question};
-use super::store::{Item, Loaded, Refusal, Store};
+use super::store::{Item, Loaded, Refusal, Store, Written};
 use crate::config::EndpointName;
 use crate::key;
 use crate::layer::{Call, Degraded};
@@ -21,7 +21,7 @@ use crate::proto::{
     CacheFillResponse, CacheGetOrLeaseRequest, CacheGetOrLeaseResponse, CacheGetRequest, CacheGetResponse,
     CacheGiveUpRequest, CacheGiveUpResponse, CacheLease, CacheSetRequest, CacheSetResponse, CacheValue, DegradedReason,
 };
-use crate::redis::{Error, Existing};
+use crate::redis::{Error, Existing, Freshness, Position};
 use crate::status;
 
 /// The longest key, in bytes.
@@ -30,6 +30,8 @@ const MAX_KEY: usize = 4_096;
 const MAX_BATCH: usize = 1_000;
 /// The longest time to live, in seconds: ten years. Redis refuses what overflows its clock.
 const MAX_TTL: i64 = 315_360_000;
+/// The greatest staleness, in milliseconds: a day.
+const MAX_STALENESS: i64 = 86_400_000;
 /// The longest wait, and the longest lease, in milliseconds: ten minutes.
 const MAX_WAIT: i64 = 600_000;
 
@@ -59,9 +61,10 @@ impl Service {
 impl Rpcs for Service {
     async fn get(&self, request: Request<CacheGetRequest>) -> Result<Response<CacheGetResponse>, Status> {
         let call = Call::of(&request);
-        let CacheGetRequest { key, fresh } = request.into_inner();
-        let key = parse_key("key", key)?;
-        let result = self.store(&call)?.get(key, fresh, call.due()).await;
+        let request = request.into_inner();
+        let freshness = parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?;
+        let key = parse_key("key", request.key)?;
+        let result = self.store(&call)?.get(key, freshness, call.due()).await;
         Ok(answer(result, |value, degraded| CacheGetResponse {
             value: value.flatten(),
             degraded,
@@ -73,10 +76,11 @@ impl Rpcs for Service {
         request: Request<CacheBatchGetRequest>,
     ) -> Result<Response<CacheBatchGetResponse>, Status> {
         let call = Call::of(&request);
-        let CacheBatchGetRequest { keys, fresh } = request.into_inner();
-        let keys = parse_keys(keys)?;
+        let request = request.into_inner();
+        let freshness = parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?;
+        let keys = parse_keys(request.keys)?;
         let len = keys.len();
-        let result = self.store(&call)?.get_many(keys, fresh, call.due()).await;
+        let result = self.store(&call)?.get_many(keys, freshness, call.due()).await;
         Ok(answer(result, |values, degraded| {
             let values = values.unwrap_or_else(|| vec![None; len]);
             CacheBatchGetResponse {
@@ -89,8 +93,9 @@ impl Rpcs for Service {
     async fn set(&self, request: Request<CacheSetRequest>) -> Result<Response<CacheSetResponse>, Status> {
         let call = Call::of(&request);
         let item = parse_item("", request.into_inner())?;
+        let tell = item.tell;
         let result = self.store(&call)?.set(item, call.due()).await;
-        Ok(answer(result, set_response))
+        Ok(answer(result, set_response(tell)))
     }
 
     async fn batch_set(
@@ -105,23 +110,30 @@ impl Rpcs for Service {
             .enumerate()
             .map(|(n, item)| parse_item(&format!("items[{n}]."), item))
             .collect::<Result<_, _>>()?;
+        let tell: Vec<bool> = items.iter().map(|item| item.tell).collect();
         let results = self.store(&call)?.set_many(items, call.due()).await;
         // The call counts as degraded once, by the first reason.
         let first = results
             .iter()
             .find_map(|result| result.as_ref().err())
             .map(status::degraded);
-        let results = results.into_iter().map(|result| reason(result, set_response)).collect();
+        let results = results
+            .into_iter()
+            .zip(tell)
+            .map(|(result, tell)| reason(result, set_response(tell)))
+            .collect();
         Ok(mark(Response::new(CacheBatchSetResponse { results }), first))
     }
 
     async fn delete(&self, request: Request<CacheDeleteRequest>) -> Result<Response<CacheDeleteResponse>, Status> {
         let call = Call::of(&request);
-        let key = parse_key("key", request.into_inner().key)?;
-        let result = self.store(&call)?.delete(vec![key], call.due()).await;
-        Ok(answer(result, |deleted, degraded| CacheDeleteResponse {
-            deleted: deleted == Some(1),
+        let CacheDeleteRequest { key, want_token } = request.into_inner();
+        let keys = vec![parse_key("key", key)?];
+        let result = self.store(&call)?.delete(keys, want_token, call.due()).await;
+        Ok(answer(result, |done, degraded| CacheDeleteResponse {
+            deleted: done.is_some_and(|(deleted, _)| deleted == 1),
             degraded,
+            write_token: write_token(want_token, done),
         }))
     }
 
@@ -130,11 +142,13 @@ impl Rpcs for Service {
         request: Request<CacheBatchDeleteRequest>,
     ) -> Result<Response<CacheBatchDeleteResponse>, Status> {
         let call = Call::of(&request);
-        let keys = parse_keys(request.into_inner().keys)?;
-        let result = self.store(&call)?.delete(keys, call.due()).await;
-        Ok(answer(result, |deleted, degraded| CacheBatchDeleteResponse {
-            deleted: deleted.unwrap_or_default(),
+        let CacheBatchDeleteRequest { keys, want_token } = request.into_inner();
+        let keys = parse_keys(keys)?;
+        let result = self.store(&call)?.delete(keys, want_token, call.due()).await;
+        Ok(answer(result, |done, degraded| CacheBatchDeleteResponse {
+            deleted: done.map_or(0, |(deleted, _)| deleted),
             degraded,
+            write_token: write_token(want_token, done),
         }))
     }
 
@@ -156,14 +170,16 @@ impl Rpcs for Service {
     async fn fill(&self, request: Request<CacheFillRequest>) -> Result<Response<CacheFillResponse>, Status> {
         let call = Call::of(&request);
         let loaded = parse_loaded(request.into_inner())?;
+        let tell = loaded.tell;
         let result = self.cache(&call)?.fill(loaded, call.due()).await;
-        Ok(answer(result, |filled, degraded| CacheFillResponse {
-            stored: filled == Some(Ok(())),
-            refusal: filled
-                .and_then(Result::err)
+        Ok(answer(result, |done, degraded| CacheFillResponse {
+            stored: done.is_some_and(|(filled, _)| filled.is_ok()),
+            refusal: done
+                .and_then(|(filled, _)| filled.err())
                 .map_or(Cause::Unspecified, Cause::from)
                 .into(),
             degraded,
+            write_token: write_token(tell, done),
         }))
     }
 
@@ -208,6 +224,7 @@ fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {
         value,
         ttl_seconds,
         overwrite,
+        want_token,
     } = request;
     let ttl = parse_ttl(&format!("{at}ttl_seconds"), ttl_seconds)?;
     let existing = if overwrite { Existing::Replace } else { Existing::Keep };
@@ -216,6 +233,7 @@ fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {
         value,
         ttl,
         existing,
+        tell: want_token,
     })
 }
 
@@ -227,9 +245,27 @@ fn parse_ttl(field: &str, seconds: i64) -> Result<Option<u64>, Status> {
     }
 }
 
+fn parse_freshness(fresh: bool, max_staleness: i64, write_token: &str) -> Result<Freshness, Status> {
+    let millis = parse_upto("max_staleness_ms", max_staleness, 0, MAX_STALENESS)?;
+    let invalid = || status::invalid("write_token", "must be that of a write");
+    let after = match write_token {
+        "" => None,
+        token => Some(Position::parse(token).ok_or_else(invalid)?),
+    };
+    if fresh {
+        return Ok(Freshness::Latest);
+    }
+    let within = (max_staleness > 0).then_some(millis);
+    Ok(Freshness::Replica { within, after })
+}
+
 fn parse_millis(field: &str, millis: i64, least: i64) -> Result<Duration, Status> {
-    if !(least..=MAX_WAIT).contains(&millis) {
-        return Err(status::invalid(field, format!("must be from {least} to {MAX_WAIT}")));
+    parse_upto(field, millis, least, MAX_WAIT)
+}
+
+fn parse_upto(field: &str, millis: i64, least: i64, most: i64) -> Result<Duration, Status> {
+    if !(least..=most).contains(&millis) {
+        return Err(status::invalid(field, format!("must be from {least} to {most}")));
     }
     Ok(Duration::from_millis(millis.unsigned_abs()))
 }
@@ -241,7 +277,7 @@ fn parse_token(token: &str) -> Result<Token, Status> {
 fn parse_question(request: CacheGetOrLeaseRequest) -> Result<Question, Status> {
     Ok(Question {
         key: parse_key("key", request.key)?,
-        fresh: request.fresh,
+        freshness: parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?,
         patience: parse_millis("wait_ms", request.wait_ms, 0)?,
         lease: parse_millis("lease_ms", request.lease_ms, 1)?,
     })
@@ -253,6 +289,7 @@ fn parse_loaded(request: CacheFillRequest) -> Result<Loaded, Status> {
         token: parse_token(&request.token)?,
         value: request.value,
         ttl: parse_ttl("ttl_seconds", request.ttl_seconds)?,
+        tell: request.want_token,
     })
 }
 
@@ -284,11 +321,18 @@ impl From<Refusal> for Cause {
     }
 }
 
-fn set_response(stored: Option<bool>, degraded: i32) -> CacheSetResponse {
-    CacheSetResponse {
-        stored: stored == Some(true),
+fn set_response(tell: bool) -> impl Fn(Option<Written<bool>>, i32) -> CacheSetResponse {
+    move |done, degraded| CacheSetResponse {
+        stored: done.is_some_and(|(stored, _)| stored),
         degraded,
+        write_token: write_token(tell, done),
     }
+}
+
+/// The token of a write, whatever became of it: where nobody knows, one that leads to the primary.
+fn write_token<T>(wanted: bool, done: Option<Written<T>>) -> String {
+    let at = || done.map_or(Position::NEVER, |(_, at)| at).to_string();
+    wanted.then(at).unwrap_or_default()
 }
 
 /// The answer to a result: a failing Redis degrades it and never fails it.

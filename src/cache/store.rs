@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::Token;
 use crate::deadline::Deadline;
-use crate::redis::{Command, Endpoint, Error, Existing, Once, Script, Subscriber, Subscription, command};
+use crate::redis::{
+    Command, Endpoint, Error, Existing, Freshness, Once, Position, Script, Subscriber, Subscription, command,
+};
 
 /// The lease of a key: a hash with the TTL of the lease. `token` is that of who has it, `wanted` is there once somebody waits for it,
 /// `voided` is the token that the latest Delete has taken it from.
@@ -55,6 +57,8 @@ pub(super) struct Item {
     /// Seconds; none: it stays. Quirk: the reference's expiration of zero means none too.
     pub(super) ttl: Option<u64>,
     pub(super) existing: Existing,
+    /// Whether to tell how far the primary is after it.
+    pub(super) tell: bool,
 }
 
 /// A value that was loaded by who had the lease.
@@ -64,7 +68,12 @@ pub(super) struct Loaded {
     pub(super) value: Bytes,
     /// Seconds; none: it stays.
     pub(super) ttl: Option<u64>,
+    /// Whether to tell how far the primary is after it.
+    pub(super) tell: bool,
 }
+
+/// What became of a write, and how far the primary was after it, if that was to be told.
+pub(super) type Written<T> = (T, Position);
 
 /// What stands where a value was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,60 +107,58 @@ impl Store {
         Deadline::within(self.endpoint.command_timeout())
     }
 
-    /// `GET key`, on a replica where one serves, or, if `fresh`, on the primary.
-    pub(super) async fn get(&self, key: Bytes, fresh: bool, deadline: Deadline) -> Result<Option<Bytes>, Error> {
-        let command = command::get(key);
-        if fresh {
-            self.endpoint.primary(command, deadline).await
-        } else {
-            self.endpoint.replica(command, deadline).await
-        }
+    /// `GET key`, where it is as fresh as is wanted.
+    pub(super) async fn get(
+        &self,
+        key: Bytes,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<Option<Bytes>, Error> {
+        self.endpoint.read(command::get(key), freshness, deadline).await
     }
 
-    /// `MGET key …`, on a replica where one serves, or, if `fresh`, on the primary. A key of another type is none.
+    /// `MGET key …`, where it is as fresh as is wanted. A key of another type is none.
     pub(super) async fn get_many(
         &self,
         keys: Vec<Bytes>,
-        fresh: bool,
+        freshness: Freshness,
         deadline: Deadline,
     ) -> Result<Vec<Option<Bytes>>, Error> {
-        let command = command::mget(keys);
-        if fresh {
-            self.endpoint.primary(command, deadline).await
-        } else {
-            self.endpoint.replica(command, deadline).await
-        }
+        self.endpoint.read(command::mget(keys), freshness, deadline).await
     }
 
     /// `SET key value [NX] [EX seconds]`: whether it was stored.
-    pub(super) async fn set(&self, item: Item, deadline: Deadline) -> Result<bool, Error> {
-        self.endpoint
-            .primary(set(item), deadline)
-            .await
-            .map(|stored| stored.is_some())
+    pub(super) async fn set(&self, item: Item, deadline: Deadline) -> Result<Written<bool>, Error> {
+        let tell = item.tell;
+        let (stored, at) = self.endpoint.primary_then(set(item), tell, deadline).await?;
+        Ok((stored.is_some(), at))
     }
 
-    /// A `SET` for each item, in one pipeline.
-    pub(super) async fn set_many(&self, items: Vec<Item>, deadline: Deadline) -> Vec<Result<bool, Error>> {
-        let results = self
-            .endpoint
-            .batch(items.into_iter().map(set).collect(), deadline)
-            .await;
+    /// A `SET` for each item, in one pipeline; how far the primary is, if one is to tell, is asked after all of them.
+    pub(super) async fn set_many(&self, items: Vec<Item>, deadline: Deadline) -> Vec<Result<Written<bool>, Error>> {
+        let tell = items.iter().any(|item| item.tell);
+        let commands = items.into_iter().map(set).collect();
+        let results = self.endpoint.batch(commands, deadline).await;
+        let at = if tell {
+            self.endpoint.position(deadline).await
+        } else {
+            Position::NEVER
+        };
         results
             .into_iter()
-            .map(|result| result.map(|stored| stored.is_some()))
+            .map(|result| result.map(|stored| (stored.is_some(), at)))
             .collect()
     }
 
     /// `EVALSHA delete-1`: for each key `DEL`, and `HMGET`, `HSET`, `HDEL` of its lease, `PUBLISH` if somebody waits for it. How many
     /// of the keys were there.
-    pub(super) async fn delete(&self, keys: Vec<Bytes>, deadline: Deadline) -> Result<i64, Error> {
+    pub(super) async fn delete(&self, keys: Vec<Bytes>, tell: bool, deadline: Deadline) -> Result<Written<i64>, Error> {
         let with_leases = keys.into_iter().flat_map(|key| {
             let lease = lease_key(&key);
             [key, lease]
         });
-        let keys = with_leases.collect();
-        self.endpoint.eval(&DELETE, keys, vec![wake_channel()], deadline).await
+        let (keys, args) = (with_leases.collect(), vec![wake_channel()]);
+        self.endpoint.eval_then(&DELETE, keys, args, tell, deadline).await
     }
 
     /// `EVALSHA get_or_lease-2`: `GET`; on a miss `PTTL` and `HEXISTS` of the lease, then `HSETNX` if somebody has it, `HSET` and
@@ -174,8 +181,14 @@ impl Store {
     }
 
     /// `EVALSHA fill-2`: `HMGET` of the lease, `SET NX [EX]`, `DEL` of the lease, `PUBLISH` if somebody waits.
-    pub(super) async fn fill(&self, loaded: Loaded, deadline: Deadline) -> Result<Result<(), Refusal>, Error> {
-        let Loaded { key, token, value, ttl } = loaded;
+    pub(super) async fn fill(&self, loaded: Loaded, deadline: Deadline) -> Result<Written<Result<(), Refusal>>, Error> {
+        let Loaded {
+            key,
+            token,
+            value,
+            ttl,
+            tell,
+        } = loaded;
         let keys = vec![key.clone(), lease_key(&key)];
         let args = vec![
             text(token),
@@ -183,13 +196,14 @@ impl Store {
             command::number(ttl.unwrap_or_default()),
             wake_channel(),
         ];
-        let state: i64 = self.endpoint.eval(&FILL, keys, args, deadline).await?;
-        Ok(match state {
+        let (state, at): (i64, _) = self.endpoint.eval_then(&FILL, keys, args, tell, deadline).await?;
+        let filled = match state {
             0 => Ok(()),
             1 => Err(Refusal::Written),
             2 => Err(Refusal::Deleted),
             _ => Err(Refusal::LeaseOver),
-        })
+        };
+        Ok((filled, at))
     }
 
     /// `EVALSHA give_up-1`: `HMGET` and `DEL` of the lease, `PUBLISH` if somebody waits. Whether it was the token's.

@@ -40,6 +40,7 @@ pub(super) struct EndpointDraft {
     pub password: Option<String>,
     pub password_file: Option<PathBuf>,
     pub replicas: Vec<Server>,
+    pub max_staleness: Duration,
     pub tls: bool,
     pub ca_file: Option<PathBuf>,
     pub cert_file: Option<PathBuf>,

@@ -58,6 +58,7 @@ impl Checks<'_> {
         Some(Endpoint {
             server,
             replicas: draft.replicas,
+            max_staleness: draft.max_staleness,
             db: draft.db,
             username: draft.username,
             password,

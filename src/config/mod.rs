@@ -198,6 +198,9 @@ pub struct Endpoint {
     pub server: Server,
     /// Replicas of that primary, for reads that may be stale.
     pub replicas: Vec<Server>,
+    /// The age up to which reads from replicas are accepted unless the caller says otherwise: nothing that was written longer
+    /// ago is missed. Below twice `probe_interval`, most reads go to the primary; too high returns what is long overwritten.
+    pub max_staleness: Duration,
     /// Database number. Default 0; 1 for pull metrics.
     pub db: u8,
     /// User name of an ACL user.

@@ -74,6 +74,11 @@ pub(super) fn client_info() -> Command<Repeatable, Bytes> {
     Command::new("CLIENT", vec![Bytes::from_static(b"INFO")])
 }
 
+/// `INFO replication`: the server's role, and how far it is.
+pub(super) fn info_replication() -> Command<Repeatable, Bytes> {
+    Command::new("INFO", vec![Bytes::from_static(b"replication")])
+}
+
 /// `GET key`: the value, or none.
 pub fn get(key: Bytes) -> Command<Repeatable, Option<Bytes>> {
     Command::new("GET", vec![key])

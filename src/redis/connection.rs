@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::ErrorKind;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use super::command::{self, Command, Repeat};
 use super::error::{Error, Reply};
+use super::replication::{Standing, Watch};
 use super::reply::FromReply;
 use super::tls::{self, TlsError};
 use crate::config::{self, Password, Server};
@@ -94,6 +96,8 @@ pub(super) struct Connection {
     task: AbortHandle,
     /// Why it ended, once it has.
     ended: watch::Receiver<Option<String>>,
+    /// How far the replica is that it leads to, as the latest probe told. None: nobody knows.
+    pub(super) standing: ArcSwapOption<Standing>,
 }
 
 impl Drop for Connection {
@@ -117,7 +121,12 @@ impl Connection {
             };
             tell.send_replace(Some(why));
         });
-        let connection = Connection { client, task, ended };
+        let connection = Connection {
+            client,
+            task,
+            ended,
+            standing: ArcSwapOption::empty(),
+        };
         let deadline = Deadline::within(config.connect_timeout);
         let pong = tokio::select! {
             biased;
@@ -184,7 +193,7 @@ impl Connection {
 
     /// Waits until the connection is gone or two probes in a row have missed their limit. The library notices no dead
     /// connection while commands are sent, so this is what does.
-    pub(super) async fn dead(&self, config: &config::Endpoint) -> &'static str {
+    pub(super) async fn dead(&self, config: &config::Endpoint, watch: &Watch) -> &'static str {
         let mut missed = false;
         loop {
             // The second probe goes out at once.
@@ -192,7 +201,7 @@ impl Connection {
             if tokio::time::timeout(pause, self.ended()).await.is_ok() {
                 return "lost";
             }
-            match self.ask(command::ping(), Deadline::within(config.probe_timeout)).await {
+            match watch.probe(self, Deadline::within(config.probe_timeout)).await {
                 Err(Error::Timeout) if missed => return "silent",
                 Err(Error::Timeout) => missed = true,
                 Err(Error::Unavailable) => return "lost",

@@ -15,12 +15,17 @@ use super::command::{self, Command, Once, Repeat, Repeatable};
 use super::connection::{Connection, Role};
 use super::error::{Error, Reply};
 use super::link::{Link, State};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Reads};
 use super::pubsub::Subscriber;
+use super::replication::{Freshness, History, Position, Said, Shortfall, Watch};
 use super::reply::FromReply;
 use super::script::Script;
 use crate::config::{self, EndpointName};
 use crate::deadline::Deadline;
+
+/// How long a read waits for a replica before the primary is asked, and at most for half of its time. One that has not answered
+/// is not asked again until it answers a probe.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// One endpoint. Starts with its servers up or down, and follows them by itself.
 pub struct Endpoint {
@@ -28,6 +33,7 @@ pub struct Endpoint {
     config: config::Endpoint,
     primary: Arc<Link>,
     replicas: Vec<Link>,
+    reads: Reads,
     next_replica: AtomicUsize,
     changes: TaskTracker,
 }
@@ -35,18 +41,34 @@ pub struct Endpoint {
 impl Endpoint {
     /// Starts connecting to all servers of the endpoint.
     pub fn open(name: EndpointName, config: &config::Endpoint, metrics: &Metrics) -> Arc<Self> {
-        let link = |server: &config::Server, label: String| {
-            let metrics = metrics.server(name.as_str(), &label);
-            Link::open(name.as_str(), label, server.clone(), config.clone(), metrics)
+        let link = |server: &config::Server, label: &str, watch| {
+            let metrics = metrics.server(name.as_str(), label);
+            Link::open(
+                name.as_str(),
+                label.to_owned(),
+                server.clone(),
+                config.clone(),
+                metrics,
+                watch,
+            )
         };
-        let replicas = config.replicas.iter().enumerate();
+        let history = Arc::new(History::default());
+        let labels: Vec<String> = (0..config.replicas.len()).map(|n| format!("replica-{n}")).collect();
+        let watch = if labels.is_empty() {
+            Watch::Nothing
+        } else {
+            Watch::Primary(history.clone())
+        };
+        let replica = |(server, label): (&config::Server, &String)| {
+            let watch = Watch::Replica(history.clone(), metrics.replica(name.as_str(), label));
+            link(server, label, watch)
+        };
         Arc::new(Endpoint {
             name,
             config: config.clone(),
-            primary: Arc::new(link(&config.server, "primary".to_owned())),
-            replicas: replicas
-                .map(|(n, server)| link(server, format!("replica-{n}")))
-                .collect(),
+            primary: Arc::new(link(&config.server, "primary", watch)),
+            replicas: config.replicas.iter().zip(&labels).map(replica).collect(),
+            reads: metrics.reads(name.as_str(), &labels),
             next_replica: AtomicUsize::new(0),
             changes: TaskTracker::new(),
         })
@@ -86,20 +108,68 @@ impl Endpoint {
         self.change(async move { primary.run(command, deadline).await }).await
     }
 
-    /// Runs a read on a replica that is up, in turn; on the primary if there is none, or if the replica fails or has not
-    /// answered after half of the time.
-    pub async fn replica<T: FromReply>(&self, command: Command<Repeatable, T>, deadline: Deadline) -> Result<T, Error> {
-        let Some(replica) = self.serving_replica() else {
+    /// Runs a change on the primary; if `tell`, asks in the same pipeline how far the primary is after it.
+    pub async fn primary_then<T: FromReply>(
+        &self,
+        command: Command<Once, T>,
+        tell: bool,
+        deadline: Deadline,
+    ) -> Result<(T, Position), Error> {
+        let deadline = deadline.capped(self.config.command_timeout);
+        let primary = self.primary.clone();
+        self.change(async move { run(&primary, command, tell, deadline).await })
+            .await
+    }
+
+    /// Runs a read on a replica that is known to be fresh enough, in turn; on the primary if there is none, or if the replica
+    /// fails or does not answer soon. One that would do, but is cut off from its primary, is asked while the primary is down.
+    pub async fn read<T: FromReply>(
+        &self,
+        command: Command<Repeatable, T>,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
+        if self.replicas.is_empty() {
+            return self.primary(command, deadline).await;
+        }
+        let Freshness::Replica { within, after } = freshness else {
+            self.reads.latest();
             return self.primary(command, deadline).await;
         };
         let deadline = deadline.capped(self.config.command_timeout);
-        let half = deadline.instant().saturating_duration_since(Instant::now()) / 2;
-        match replica.run(command.clone(), Deadline::within(half)).await {
+        let now = Instant::now();
+        let within = within.unwrap_or(self.config.max_staleness);
+        let (n, connection, unlinked) = match self.sufficient_replica(now, within, after.as_ref()) {
+            Ok(found) => found,
+            Err(why) => {
+                self.reads.short(why);
+                return self.primary(command, deadline).await;
+            }
+        };
+        let half = deadline.instant().saturating_duration_since(now) / 2;
+        let soon = Deadline::at(now + half.min(PATIENCE));
+        let answer = self.replicas[n]
+            .run_on(Some(connection.clone()), command.clone(), soon)
+            .await;
+        if matches!(answer, Err(Error::Timeout)) && half >= PATIENCE {
+            connection.standing.store(None);
+        }
+        match answer {
             Err(Error::Unavailable | Error::Timeout | Error::Overloaded | Error::Reply(Reply::NotServing(_))) => {
+                self.reads.failed();
                 self.primary(command, deadline).await
             }
-            result => result,
+            answer => {
+                self.reads.replica(n, unlinked);
+                answer
+            }
         }
+    }
+
+    /// How far the primary is.
+    pub async fn position(&self, deadline: Deadline) -> Position {
+        let deadline = deadline.capped(self.config.command_timeout);
+        position(self.primary.run(command::info_replication(), deadline).await)
     }
 
     /// Runs two commands on the primary as one pipeline, no transaction: the second right after the first. Each has its own
@@ -142,15 +212,28 @@ impl Endpoint {
         args: Vec<Bytes>,
         deadline: Deadline,
     ) -> Result<T, Error> {
+        let (value, _) = self.eval_then(script, keys, args, false, deadline).await?;
+        Ok(value)
+    }
+
+    /// Runs a pinned script on the primary; if `tell`, asks in the same pipeline how far the primary is after it.
+    pub async fn eval_then<R: Repeat, T: FromReply>(
+        &self,
+        script: &'static Script<R>,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+        tell: bool,
+        deadline: Deadline,
+    ) -> Result<(T, Position), Error> {
         let deadline = deadline.capped(self.config.command_timeout);
         let primary = self.primary.clone();
         let eval = async move {
             let command = command::evalsha::<R, T>(script.sha1, keys, args);
-            match primary.run(command.clone(), deadline).await {
+            match run(&primary, command.clone(), tell, deadline).await {
                 // Nothing was executed. The server is new, restarted, failed over or flushed.
                 Err(Error::Reply(Reply::NoScript)) => {
                     primary.run(command::script_load(script.source), deadline).await?;
-                    primary.run(command, deadline).await
+                    run(&primary, command, tell, deadline).await
                 }
                 result => result,
             }
@@ -198,16 +281,52 @@ impl Endpoint {
         task.await.unwrap_or(Err(Error::Unknown))
     }
 
-    fn serving_replica(&self) -> Option<&Link> {
+    /// The next replica in turn that will do, by its connection, and whether it is one that is cut off; else what the replicas
+    /// lack.
+    fn sufficient_replica(
+        &self,
+        now: Instant,
+        within: Duration,
+        after: Option<&Position>,
+    ) -> Result<(usize, Arc<Connection>, bool), Shortfall> {
         let len = self.replicas.len();
-        if len == 0 {
-            return None;
-        }
         let first = self.next_replica.fetch_add(1, Ordering::Relaxed);
-        (0..len)
-            .map(|n| &self.replicas[first.wrapping_add(n) % len])
-            .find(|replica| replica.is_up())
+        let find = |unlinked| {
+            let mut short = Shortfall::Down;
+            for n in (0..len).map(|n| first.wrapping_add(n) % len) {
+                match self.replicas[n].sufficient(now, within, after, unlinked) {
+                    Ok(connection) => return Ok((n, connection, unlinked)),
+                    Err(why) => short = short.max(why),
+                }
+            }
+            Err(short)
+        };
+        match find(false) {
+            Err(Shortfall::Unlinked) if !self.primary.is_up() => find(true),
+            found => found,
+        }
     }
+}
+
+/// Runs a command and, if `tell`, asks right after it how far the primary is: as far as the command, or further.
+async fn run<R: Repeat, T: FromReply>(
+    primary: &Link,
+    command: Command<R, T>,
+    tell: bool,
+    deadline: Deadline,
+) -> Result<(T, Position), Error> {
+    if !tell {
+        return Ok((primary.run(command, deadline).await?, Position::NEVER));
+    }
+    let (value, info) = primary.run_pair(command, command::info_replication(), deadline).await;
+    Ok((value?, position(info)))
+}
+
+/// The position in an answer of the primary's. Where nobody knows it, one that no replica reaches.
+fn position(info: Result<Bytes, Error>) -> Position {
+    info.ok()
+        .and_then(|info| Said::read(&info)?.of_primary())
+        .unwrap_or(Position::NEVER)
 }
 
 /// A connection for a few commands. See [`Endpoint::fresh`].

@@ -14,6 +14,7 @@ use super::command::{Command, Repeat};
 use super::connection::{Connection, Role};
 use super::error::Error;
 use super::metrics::ServerMetrics;
+use super::replication::{Position, Shortfall, Watch};
 use super::reply::FromReply;
 use crate::config::{self, Server};
 use crate::deadline::Deadline;
@@ -55,6 +56,7 @@ struct Shared {
     current: ArcSwapOption<Connection>,
     state: watch::Sender<State>,
     metrics: ServerMetrics,
+    watch: Watch,
 }
 
 impl Link {
@@ -65,6 +67,7 @@ impl Link {
         server: Server,
         config: config::Endpoint,
         metrics: ServerMetrics,
+        watch: Watch,
     ) -> Self {
         let shared = Arc::new(Shared {
             endpoint,
@@ -74,6 +77,7 @@ impl Link {
             current: ArcSwapOption::empty(),
             state: watch::channel(State::Connecting).0,
             metrics,
+            watch,
         });
         let task = tokio::spawn(supervise(shared.clone()));
         Link {
@@ -96,16 +100,50 @@ impl Link {
             .is_some_and(|connection| !connection.has_ended())
     }
 
+    /// The connection, if what is read on it lacks nothing that was written longer ago than `within`, or up to `after`; else why not. One to a
+    /// replica that is cut off from its primary is wanted if `unlinked`.
+    pub(super) fn sufficient(
+        &self,
+        now: Instant,
+        within: Duration,
+        after: Option<&Position>,
+        unlinked: bool,
+    ) -> Result<Arc<Connection>, Shortfall> {
+        let current = self.shared.current.load();
+        let connection = current.as_ref().filter(|connection| !connection.has_ended());
+        let connection = connection.ok_or(Shortfall::Down)?;
+        let standing = connection.standing.load();
+        match standing
+            .as_ref()
+            .ok_or(Shortfall::Unknown)?
+            .suffices(now, within, after)
+        {
+            Err(Shortfall::Unlinked) if unlinked => {}
+            suffices => suffices?,
+        }
+        Ok(connection.clone())
+    }
+
     /// Runs a command and counts what became of it.
     pub(super) async fn run<R: Repeat, T: FromReply>(
         &self,
         command: Command<R, T>,
         deadline: Deadline,
     ) -> Result<T, Error> {
+        self.run_on(None, command, deadline).await
+    }
+
+    /// The same, on that connection and no other.
+    pub(super) async fn run_on<R: Repeat, T: FromReply>(
+        &self,
+        connection: Option<Arc<Connection>>,
+        command: Command<R, T>,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
         let started = Instant::now();
         let name = command.name;
         let ask = |connection: Arc<Connection>| async move { connection.ask(command, deadline).await };
-        let result = self.on_connection(name, deadline, ask).await.flatten();
+        let result = self.on_connection(connection, name, deadline, ask).await.flatten();
         self.shared.metrics.observe(started.elapsed(), &result);
         result
     }
@@ -122,16 +160,17 @@ impl Link {
         let ask = |connection: Arc<Connection>| async move {
             tokio::join!(connection.ask(first, deadline), connection.ask(second, deadline))
         };
-        let asked = self.on_connection("pipeline", deadline, ask).await;
+        let asked = self.on_connection(None, "pipeline", deadline, ask).await;
         let (first, second) = asked.unwrap_or_else(|error| (Err(error.clone()), Err(error)));
         self.shared.metrics.observe(started.elapsed(), &first);
         self.shared.metrics.observe(started.elapsed(), &second);
         (first, second)
     }
 
-    /// Runs `ask` on the connection, within a place among the calls in flight, and in a span if the call is traced.
+    /// Runs `ask` on `on`, or else on the connection that there is, within a place among the calls in flight, and in a span if the call is traced.
     async fn on_connection<T, F: Future<Output = T> + Send>(
         &self,
+        on: Option<Arc<Connection>>,
         name: &'static str,
         deadline: Deadline,
         ask: impl FnOnce(Arc<Connection>) -> F + Send,
@@ -142,9 +181,14 @@ impl Link {
             self.span(name)
         };
         let _place = self.place()?;
-        async { Ok(ask(self.connection(deadline).await?).await) }
-            .instrument(span)
-            .await
+        let run = async {
+            let connection = match on {
+                Some(connection) => connection,
+                None => self.connection(deadline).await?,
+            };
+            Ok(ask(connection).await)
+        };
+        run.instrument(span).await
     }
 
     /// The connection to send on: at once where there is one, after a moment while one is being made.
@@ -240,7 +284,7 @@ async fn supervise(shared: Arc<Shared>) {
         shared.metrics.up.set(1);
         tracing::info!(endpoint = shared.endpoint, server = shared.label, "connected to redis");
 
-        let cause = connection.dead(&shared.config).await;
+        let cause = connection.dead(&shared.config, &shared.watch).await;
         shared.current.store(None);
         shared.state.send_replace(State::Connecting);
         shared.metrics.up.set(0);

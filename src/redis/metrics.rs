@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use super::error::Error;
+use super::replication::Shortfall;
 
 /// Seconds, from a command on a quiet loopback to the longest command timeout.
 const BUCKETS: &[f64] = &[
@@ -27,6 +29,12 @@ const OUTCOMES: [&str; 7] = [
 /// Why a connection was replaced, as the label `cause` names it.
 const CAUSES: [&str; 3] = ["lost", "silent", "not_serving"];
 
+/// Why a read went to the primary, as the label `reason` names it: those of [`Shortfall`] in its order, and two more.
+const PRIMARY_REASONS: [&str; 7] = ["down", "unknown", "stale", "behind", "unlinked", "latest", "failed"];
+
+/// Why a read went to a replica.
+const REPLICA_REASONS: [&str; 2] = ["fresh_enough", "primary_down"];
+
 /// The metrics of all endpoints.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -36,6 +44,9 @@ pub struct Metrics {
     up: IntGaugeVec,
     replaced: IntCounterVec,
     connect_failures: IntCounterVec,
+    reads: IntCounterVec,
+    current_as_of: GaugeVec,
+    lag_bytes: IntGaugeVec,
 }
 
 impl Metrics {
@@ -81,20 +92,63 @@ impl Metrics {
                 "Attempts to connect that failed.",
                 SERVER,
             ),
+            reads: counters(
+                "redis_gateway_redis_reads_total",
+                "Reads of endpoints with replicas, by the server that answered and why it was asked.",
+                &["endpoint", "server", "reason"],
+            ),
+            // As above.
+            current_as_of: GaugeVec::new(
+                Opts::new(
+                    "redis_gateway_redis_replica_current_timestamp_seconds",
+                    "Until when the replica has all that was written; time() minus this is its lag. 0: never known.",
+                ),
+                SERVER,
+            )
+            .expect("valid"),
+            lag_bytes: gauges(
+                "redis_gateway_redis_replica_lag_bytes",
+                "Bytes of its primary's writes that the replica lacked at the latest probe that it answered.",
+                SERVER,
+            ),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 6] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(metrics.commands.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.up.clone()),
             Box::new(metrics.replaced.clone()),
             Box::new(metrics.connect_failures.clone()),
+            Box::new(metrics.reads.clone()),
+            Box::new(metrics.current_as_of.clone()),
+            Box::new(metrics.lag_bytes.clone()),
         ];
         for collector in collectors {
             // The documented panic: one gateway has one registry and makes this once.
             registry.register(collector).expect("registered once");
         }
         metrics
+    }
+
+    /// The metrics of one replica, beside those of a server.
+    pub(super) fn replica(&self, endpoint: &str, server: &str) -> ReplicaMetrics {
+        let labels = &[endpoint, server];
+        ReplicaMetrics {
+            current_as_of: self.current_as_of.with_label_values(labels),
+            lag_bytes: self.lag_bytes.with_label_values(labels),
+        }
+    }
+
+    /// Where reads go, on an endpoint with so many replicas.
+    pub(super) fn reads(&self, endpoint: &str, replicas: &[String]) -> Reads {
+        let read = |server: &str, reason: &str| self.reads.with_label_values(&[endpoint, server, reason]);
+        Reads {
+            primary: PRIMARY_REASONS.map(|reason| read("primary", reason)),
+            replicas: replicas
+                .iter()
+                .map(|server| REPLICA_REASONS.map(|reason| read(server, reason)))
+                .collect(),
+        }
     }
 
     /// The metrics of one server of an endpoint.
@@ -108,6 +162,54 @@ impl Metrics {
             replaced: CAUSES.map(|cause| self.replaced.with_label_values(&[endpoint, server, cause])),
             connect_failures: self.connect_failures.with_label_values(labels),
         }
+    }
+}
+
+/// How far a replica is.
+#[derive(Debug)]
+pub(super) struct ReplicaMetrics {
+    current_as_of: Gauge,
+    lag_bytes: IntGauge,
+}
+
+impl ReplicaMetrics {
+    /// What a probe told: until when it has all that was written, in seconds since 1970, and the bytes that it lacks.
+    pub(super) fn observe(&self, current_as_of: Option<f64>, lag_bytes: Option<u64>) {
+        if let Some(seconds) = current_as_of {
+            self.current_as_of.set(seconds);
+        }
+        if let Some(bytes) = lag_bytes {
+            self.lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Where the reads of an endpoint with replicas went, and why.
+#[derive(Debug)]
+pub(super) struct Reads {
+    primary: [IntCounter; PRIMARY_REASONS.len()],
+    replicas: Vec<[IntCounter; REPLICA_REASONS.len()]>,
+}
+
+impl Reads {
+    /// To the primary, since the replicas fell short.
+    pub(super) fn short(&self, why: Shortfall) {
+        self.primary[why as usize].inc();
+    }
+
+    /// To the primary, since nothing may be missed.
+    pub(super) fn latest(&self) {
+        self.primary[5].inc();
+    }
+
+    /// To the primary, since the replica that was asked failed or did not answer in time.
+    pub(super) fn failed(&self) {
+        self.primary[6].inc();
+    }
+
+    /// To a replica; `unlinked`: though it is cut off, since the primary is down.
+    pub(super) fn replica(&self, n: usize, unlinked: bool) {
+        self.replicas[n][usize::from(unlinked)].inc();
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, Kind, Role};
 use super::error::{Error, Reply};
+use super::replication::Watch;
 use crate::config;
 use crate::deadline::Deadline;
 
@@ -188,7 +189,7 @@ impl Task {
                 let lost = connection.is_none() && !(channels.is_empty() && patterns.is_empty());
                 let (dead, message, notification) = match connection {
                     Some(live) => (
-                        Some(live.connection.dead(config)),
+                        Some(live.connection.dead(config, &Watch::Nothing)),
                         Some(live.messages.recv()),
                         Some(live.notifications.recv()),
                     ),

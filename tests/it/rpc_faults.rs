@@ -27,7 +27,7 @@ async fn gateway(endpoint: config::Endpoint) -> Gateway {
 fn get(key: &str) -> CacheGetRequest {
     CacheGetRequest {
         key: key.into(),
-        fresh: false,
+        ..CacheGetRequest::default()
     }
 }
 
@@ -37,6 +37,7 @@ fn set(key: &str) -> CacheSetRequest {
         value: "value".into(),
         ttl_seconds: 60,
         overwrite: true,
+        ..CacheSetRequest::default()
     }
 }
 
@@ -128,7 +129,10 @@ async fn cache_names_why_it_is_degraded() {
     .await;
 
     let deleted = cache
-        .delete(CacheDeleteRequest { key: "key".into() })
+        .delete(CacheDeleteRequest {
+            key: "key".into(),
+            ..CacheDeleteRequest::default()
+        })
         .await
         .unwrap()
         .into_inner();

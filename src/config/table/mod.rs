@@ -149,6 +149,10 @@ fn endpoint(name: EndpointName) -> Vec<Setting> {
             |e, v| e.password_file = Some(v)),
         many(at.path("replicas"), "", ServerAddress, "replicas of the primary, for reads that may be stale",
             move |d, v| d.endpoint(name).replicas = v),
+        at.one("max_staleness", "5s", Span(10 * MS..=24 * HOUR),
+            "lag up to which a replica is read from unless the caller says otherwise; below twice probe_interval most reads go \
+             to the primary",
+            |e, v| e.max_staleness = v),
         at.one("tls.enabled", "false", Bool, "talk TLS to the servers", |e, v| e.tls = v),
         at.one("tls.ca_file", "", ReadableFile, "PEM file of the authorities to trust instead of the system's",
             |e, v| e.ca_file = Some(v)),

@@ -171,7 +171,13 @@ impl World {
             }
             _ => {
                 let keys = KEYS.map(Into::into).to_vec();
-                let answer = client.batch_delete(CacheBatchDeleteRequest { keys }).await.unwrap();
+                let answer = client
+                    .batch_delete(CacheBatchDeleteRequest {
+                        keys,
+                        want_token: false,
+                    })
+                    .await
+                    .unwrap();
                 let there = self.models.iter().filter(|model| model.value.is_some()).count();
                 assert_eq!(usize::try_from(answer.into_inner().deleted).unwrap(), there);
                 self.models.iter_mut().for_each(Model::delete);

@@ -74,7 +74,13 @@ async fn stale_load_is_refused_after_a_delete_on_another_gateway() {
             assert!(!delete(&mut b, &key).await);
         } else {
             let keys = vec!["absent".into(), key.clone(), "absent".into()];
-            let answer = b.batch_delete(CacheBatchDeleteRequest { keys }).await.unwrap();
+            let answer = b
+                .batch_delete(CacheBatchDeleteRequest {
+                    keys,
+                    want_token: false,
+                })
+                .await
+                .unwrap();
             assert_eq!(answer.into_inner().deleted, 0);
         }
         if round % 3 == 0 {
@@ -176,7 +182,10 @@ async fn delete_works_without_memory_and_without_the_right_to_publish() {
     stand.server.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let keys = vec!["key".into(), "full".into()];
     let answer = b
-        .batch_delete(CacheBatchDeleteRequest { keys })
+        .batch_delete(CacheBatchDeleteRequest {
+            keys,
+            want_token: false,
+        })
         .await
         .unwrap()
         .into_inner();

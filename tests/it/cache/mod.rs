@@ -118,6 +118,7 @@ fn fresh(key: &str) -> CacheGetRequest {
     CacheGetRequest {
         key: key.into(),
         fresh: true,
+        ..CacheGetRequest::default()
     }
 }
 
@@ -125,9 +126,8 @@ fn fresh(key: &str) -> CacheGetRequest {
 fn asking(key: &str) -> CacheGetOrLeaseRequest {
     CacheGetOrLeaseRequest {
         key: key.into(),
-        fresh: false,
-        wait_ms: 0,
         lease_ms: 60_000,
+        ..CacheGetOrLeaseRequest::default()
     }
 }
 
@@ -177,6 +177,7 @@ fn filling(key: &str, token: &str, value: &str) -> CacheFillRequest {
         token: token.into(),
         value: value.to_owned().into(),
         ttl_seconds: 60,
+        ..CacheFillRequest::default()
     }
 }
 
@@ -204,19 +205,35 @@ async fn give_up(client: &mut Client, key: &str, token: &str) -> bool {
     client.give_up(request).await.unwrap().into_inner().given_up
 }
 
+fn deletion(key: &str) -> CacheDeleteRequest {
+    CacheDeleteRequest {
+        key: key.into(),
+        ..CacheDeleteRequest::default()
+    }
+}
+
 async fn delete(client: &mut Client, key: &str) -> bool {
-    let answer = client.delete(CacheDeleteRequest { key: key.into() }).await;
+    let answer = client.delete(deletion(key)).await;
     let answer = answer.unwrap().into_inner();
     assert_eq!(answer.degraded, 0);
     answer.deleted
 }
 
-async fn set(client: &mut Client, key: &str, value: &str, overwrite: bool) -> bool {
-    let request = CacheSetRequest {
+fn setting(key: &str, value: &str, overwrite: bool) -> CacheSetRequest {
+    CacheSetRequest {
         key: key.into(),
         value: value.to_owned().into(),
         ttl_seconds: 60,
         overwrite,
-    };
-    client.set(request).await.unwrap().into_inner().stored
+        ..CacheSetRequest::default()
+    }
+}
+
+async fn set(client: &mut Client, key: &str, value: &str, overwrite: bool) -> bool {
+    client
+        .set(setting(key, value, overwrite))
+        .await
+        .unwrap()
+        .into_inner()
+        .stored
 }

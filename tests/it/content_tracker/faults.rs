@@ -35,7 +35,7 @@ async fn replica_is_never_asked() {
     eventually("the cache is read from the replica", async || {
         let get = CacheGetRequest {
             key: "key".into(),
-            fresh: false,
+            ..CacheGetRequest::default()
         };
         cache.get(get).await.unwrap().into_inner().value.is_some()
     })

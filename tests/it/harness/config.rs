@@ -69,6 +69,7 @@ pub(crate) fn endpoint(server: Server) -> Endpoint {
     Endpoint {
         server,
         replicas: Vec::new(),
+        max_staleness: Duration::from_secs(5),
         db: 0,
         username: None,
         password: None,

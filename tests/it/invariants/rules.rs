@@ -105,7 +105,7 @@ fn layers_of_the_house(path: &str, code: &str) -> Vec<String> {
             "Script",
             ".eval(",
             ".primary(",
-            ".replica(",
+            ".read(",
             "serde_json",
         ];
         found.extend(never(code, &means, why));

@@ -144,7 +144,10 @@ impl Replay {
             "invalidate" => {
                 let deleted = self
                     .cache
-                    .delete(CacheDeleteRequest { key: text("key") })
+                    .delete(CacheDeleteRequest {
+                        key: text("key"),
+                        ..CacheDeleteRequest::default()
+                    })
                     .await?
                     .into_inner();
                 assert_eq!(
@@ -226,7 +229,7 @@ impl Replay {
             .cache
             .get(CacheGetRequest {
                 key: key.clone(),
-                fresh: false,
+                ..CacheGetRequest::default()
             })
             .await?
             .into_inner();
@@ -241,7 +244,7 @@ impl Replay {
                 key: key.clone(),
                 value: dumps(loaded).into(),
                 ttl_seconds,
-                overwrite: false,
+                ..CacheSetRequest::default()
             };
             let set = self.cache.set(set).await?.into_inner();
             // What is there stays, of whatever type it is.

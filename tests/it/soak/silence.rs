@@ -64,6 +64,7 @@ impl Ask {
                     value,
                     ttl_seconds: 60,
                     overwrite: true,
+                    ..CacheSetRequest::default()
                 };
                 let answer = cache.set(within(TIMEOUT, request)).await;
                 answer.map(|answer| answer.into_inner().degraded() != DegradedReason::Unspecified)
