@@ -4,6 +4,7 @@ mod faults;
 mod interleavings;
 mod leases;
 mod refusals;
+mod replicas;
 mod stampede;
 mod waiting;
 

@@ -2,7 +2,7 @@
 
 use redis_gateway::{
     config::{Config, Password},
-    proto::{CacheFillRequest, CacheGetOrLeaseRequest, CacheGiveUpRequest, DegradedReason},
+    proto::{CacheFillRequest, CacheGetOrLeaseRequest, CacheGetRequest, CacheGiveUpRequest, DegradedReason},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -29,9 +29,24 @@ async fn bad_input_names_the_field() {
         (asked(|r| r.lease_ms = 0), "lease_ms"),
         (asked(|r| r.lease_ms = -1), "lease_ms"),
         (asked(|r| r.lease_ms = 600_001), "lease_ms"),
+        (asked(|r| r.max_staleness_ms = -1), "max_staleness_ms"),
+        (asked(|r| r.max_staleness_ms = 86_400_001), "max_staleness_ms"),
+        (asked(|r| r.write_token = "0".repeat(40)), "write_token"),
+        (
+            asked(|r| r.write_token = format!("{}-x", "0".repeat(40))),
+            "write_token",
+        ),
     ] {
-        let status = client.get_or_lease(request).await.unwrap_err();
-        names(&status, field);
+        let get = CacheGetRequest {
+            key: request.key.clone(),
+            fresh: request.fresh,
+            max_staleness_ms: request.max_staleness_ms,
+            write_token: request.write_token.clone(),
+        };
+        if !field.ends_with("_ms") || field == "max_staleness_ms" {
+            names(&client.get(get).await.unwrap_err(), field);
+        }
+        names(&client.get_or_lease(request).await.unwrap_err(), field);
     }
     let fills = |change: fn(&mut CacheFillRequest)| {
         let mut request = filling("key", &token, "1");
