@@ -2,6 +2,9 @@
 //!
 //! The modules in reading order: what a call is, what runs around it, what the patterns mean, what reaches Redis.
 
+// A call's futures are nested from the RPC to the reply of Redis; laying them out takes more steps than the default of 128.
+#![recursion_limit = "256"]
+
 /// The generated types of package `redisgateway.v1`.
 pub mod proto {
     #![allow(clippy::all, clippy::pedantic, missing_docs)]
