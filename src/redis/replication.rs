@@ -4,8 +4,8 @@
 //! was written before, whatever the clocks of the servers say.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -14,120 +14,20 @@ use super::command;
 use super::connection::Connection;
 use super::error::{Error, Reply};
 use super::metrics::ReplicaMetrics;
+use super::position::{Position, Said};
 use crate::deadline::Deadline;
 
 /// What is kept of the primary's past. At the bound the point goes that is missed least, so that all of the past stays known, more
 /// coarsely the longer ago.
 const POINTS: usize = 64;
 
-/// The length of a replication id.
-const ID: usize = 40;
-
-/// A point in what a primary writes: its replication id, and the bytes that it has written under it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    id: [u8; ID],
-    offset: u64,
-}
-
-impl Position {
-    /// One that no server reaches.
-    pub const NEVER: Position = Position {
-        id: [b'0'; ID],
-        offset: u64::MAX,
-    };
-
-    /// Reads a position as it was written. None: no gateway wrote this.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (id, offset) = text.split_once('-')?;
-        let position = Position {
-            id: id.as_bytes().try_into().ok()?,
-            offset: offset.parse().ok()?,
-        };
-        // Neither other signs in the id, nor other forms of the number.
-        (position.id.iter().all(u8::is_ascii_alphanumeric) && position.to_string() == text).then_some(position)
-    }
-
-    /// Whether who is at `other` has all that was written up to here. Nobody knows under another id.
-    fn is_reached_at(&self, other: &Position) -> bool {
-        self.id == other.id && self.offset <= other.offset
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.id {
-            write!(f, "{}", char::from(byte))?;
-        }
-        write!(f, "-{}", self.offset)
-    }
-}
-
-impl fmt::Debug for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// How new a read has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// Nothing that was written before may be missed: only the primary will do.
-    Latest,
-    /// A replica will do.
-    Replica {
-        /// Nothing may be missed that was written longer ago; None: than the endpoint's `max_staleness`.
-        within: Option<Duration>,
-        /// Nothing may be missed that was written up to here.
-        after: Option<Position>,
-    },
-}
-
-/// What a server says of its replication.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Said {
-    position: Position,
-    primary: bool,
-    /// Whether a replica gets what its primary writes now.
-    linked: bool,
-}
-
-impl Said {
-    /// Where it is, if it is a primary.
-    pub(super) fn of_primary(self) -> Option<Position> {
-        self.primary.then_some(self.position)
-    }
-
-    /// Reads the answer to `INFO replication`.
-    pub(super) fn read(info: &[u8]) -> Option<Self> {
-        let info = std::str::from_utf8(info).ok()?;
-        let field = |name: &str| {
-            info.lines()
-                .find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
-        };
-        let primary = field("role")? == "master";
-        let linked = primary || field("master_link_status")? == "up";
-        let offset = if primary {
-            "master_repl_offset"
-        } else {
-            "slave_repl_offset"
-        };
-        let position = Position {
-            id: field("master_replid")?.as_bytes().try_into().ok()?,
-            // A replica that never was linked says -1.
-            offset: field(offset)?.parse::<i64>().ok()?.try_into().unwrap_or_default(),
-        };
-        Some(Said {
-            position,
-            primary,
-            linked,
-        })
-    }
-}
-
 /// How far the primary was when, under one replication id.
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<VecDeque<(Instant, Position)>>);
+pub(super) struct History {
+    points: Mutex<VecDeque<(Instant, Position)>>,
+    /// Whether it was logged that servers may not be asked.
+    denied: AtomicBool,
+}
 
 impl History {
     /// The primary was no further than `position` before `at`.
@@ -156,13 +56,12 @@ impl History {
 
     /// Bytes that who is at `position` lacks; None under another id.
     fn bytes_behind(&self, position: &Position) -> Option<u64> {
-        let (_, latest) = *self.lock().back()?;
-        (latest.id == position.id).then(|| latest.offset.saturating_sub(position.offset))
+        self.lock().back()?.1.bytes_before(position)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Instant, Position)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Position)>> {
         // Nothing that is done under it can panic halfway.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.points.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,34 +118,34 @@ pub(super) enum Watch {
 impl Watch {
     /// Probes a connection.
     pub(super) async fn probe(&self, connection: &Connection, deadline: Deadline) -> Result<(), Error> {
-        if matches!(self, Watch::Nothing) {
-            return connection.ask(command::ping(), deadline).await.map(drop);
-        }
+        let history = match self {
+            Watch::Nothing => return connection.ask(command::ping(), deadline).await.map(drop),
+            Watch::Primary(history) | Watch::Replica(history, _) => history,
+        };
         let at = Instant::now();
         let ping = connection.ask(command::ping(), deadline);
         let info = connection.ask(command::info_replication(), deadline);
-        let (pong, info) = tokio::join!(ping, info);
+        let (answered, info) = tokio::join!(ping, info);
         match (self, info.map(|info| Said::read(&info))) {
-            (Watch::Primary(history), Ok(Some(said))) if said.primary => {
-                history.record(at, said.position);
-            }
-            (Watch::Replica(history, metrics), Ok(Some(said))) => {
-                let standing = stands(history, said, connection.standing.load().as_deref().copied());
+            (Watch::Primary(_), Ok(Some(said))) if said.primary => history.record(at, said.position),
+            (Watch::Replica(_, metrics), Ok(Some(said))) => {
+                let had = connection.standing.load().as_deref().copied();
+                let standing = stands(history, &said, had);
                 let bytes = standing.and_then(|standing| history.bytes_behind(&standing.position));
                 metrics.observe(standing.map(|standing| unix(standing.as_of)), bytes);
                 connection.standing.store(standing.map(Arc::new));
             }
-            (_, Err(Error::Reply(Reply::Denied(_)))) => {
-                tracing::debug!("INFO is denied: how far replicas are is not known, so nothing is read from them");
+            (_, Err(Error::Reply(Reply::Denied(_)))) if !history.denied.swap(true, Ordering::Relaxed) => {
+                tracing::warn!("redis denies INFO: nothing is read from replicas, since nobody knows how far they are");
             }
             _ => {}
         }
-        pong.map(drop)
+        answered.map(drop)
     }
 }
 
 /// What a replica has, by what it says, by its primary's past, and by what it had.
-fn stands(history: &History, said: Said, had: Option<Standing>) -> Option<Standing> {
+fn stands(history: &History, said: &Said, had: Option<Standing>) -> Option<Standing> {
     if !said.linked {
         // It keeps what it has, whatever it says of that.
         return had.map(|had| Standing { linked: false, ..had });
@@ -269,51 +168,8 @@ mod tests {
     use super::*;
 
     fn position(id: u8, offset: u64) -> Position {
-        Position { id: [id; ID], offset }
-    }
-
-    #[test]
-    fn positions_are_read_as_they_are_written() {
-        for position in [position(b'f', 0), position(b'0', u64::MAX), Position::NEVER] {
-            assert_eq!(Position::parse(&position.to_string()), Some(position));
-        }
-        let id = "a".repeat(ID);
-        let bad = [
-            "",
-            "-",
-            "x-1",
-            &id,
-            &format!("{id}-"),
-            &format!("{id}-+1"),
-            &format!("{id}-01"),
-            &format!("{id}--1"),
-        ];
-        for bad in bad {
-            assert_eq!(Position::parse(bad), None, "{bad}");
-        }
-        let foreign = format!("{}\u{e9}-1", "a".repeat(ID - 2));
-        assert_eq!(Position::parse(&foreign), None);
-    }
-
-    #[test]
-    fn a_server_is_read_by_its_role() {
-        let id = "b".repeat(ID);
-        let primary = format!("# Replication\r\nrole:master\r\nmaster_replid:{id}\r\nmaster_repl_offset:7\r\n");
-        let replica = format!(
-            "role:slave\r\nmaster_link_status:down\r\nslave_repl_offset:-1\r\nmaster_replid:{id}\r\nmaster_repl_offset:7\r\n"
-        );
-        let said = |offset, primary, linked| {
-            Some(Said {
-                position: position(b'b', offset),
-                primary,
-                linked,
-            })
-        };
-        assert_eq!(Said::read(primary.as_bytes()), said(7, true, true));
-        assert_eq!(Said::read(replica.as_bytes()), said(0, false, false));
-        let linked = replica.replace("down", "up").replace("-1", "5");
-        assert_eq!(Said::read(linked.as_bytes()), said(5, false, true));
-        assert_eq!(Said::read(b"role:master\r\n"), None);
+        let id = char::from(id).to_string().repeat(40);
+        Position::parse(&format!("{id}-{offset}")).unwrap()
     }
 
     #[test]
@@ -369,7 +225,7 @@ mod tests {
             primary: false,
             linked,
         };
-        let standing = stands(&history, said(b'a', 10, true), None).unwrap();
+        let standing = stands(&history, &said(b'a', 10, true), None).unwrap();
         let (within, later) = (Duration::from_millis(7), now + Duration::from_millis(8));
         assert_eq!(standing.suffices(now, within, None), Ok(()));
         assert_eq!(standing.suffices(later, within, None), Err(Shortfall::Stale));
@@ -377,11 +233,11 @@ mod tests {
         for unreached in [position(b'a', 11), position(b'b', 1), Position::NEVER] {
             assert_eq!(standing.suffices(now, within, Some(&unreached)), Err(Shortfall::Behind));
         }
-        let cut_off = stands(&history, said(b'a', 0, false), Some(standing)).unwrap();
+        let cut_off = stands(&history, &said(b'a', 0, false), Some(standing)).unwrap();
         assert_eq!((cut_off.as_of, cut_off.position), (now, standing.position));
         assert_eq!(cut_off.suffices(now, within, None), Err(Shortfall::Unlinked));
-        assert_eq!(stands(&history, said(b'a', 0, false), None), None);
-        assert_eq!(stands(&history, said(b'b', 10, true), Some(standing)), None);
-        assert_eq!(stands(&history, said(b'a', 9, true), Some(standing)), None);
+        assert_eq!(stands(&history, &said(b'a', 0, false), None), None);
+        assert_eq!(stands(&history, &said(b'b', 10, true), Some(standing)), None);
+        assert_eq!(stands(&history, &said(b'a', 9, true), Some(standing)), None);
     }
 }

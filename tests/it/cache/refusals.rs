@@ -2,12 +2,18 @@
 
 use redis_gateway::{
     config::{Config, Password},
-    proto::{CacheFillRequest, CacheGetOrLeaseRequest, CacheGetRequest, CacheGiveUpRequest, DegradedReason},
+    proto::{
+        CacheDeleteRequest, CacheFillRequest, CacheGetOrLeaseRequest, CacheGetRequest, CacheGiveUpRequest,
+        DegradedReason,
+    },
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{Stand, ask, asking, delete, fill, filled, filling, give_up, lease_in, leased, value_in, waiting};
+use super::{
+    Stand, ask, asking, delete, deletion, fill, filled, filling, give_up, lease_in, leased, replicas::is_nowhere,
+    value_in, waiting,
+};
 use crate::harness::{Gateway, RedisServer, config, reason};
 
 #[tokio::test]
@@ -84,7 +90,7 @@ fn names(status: &Status, field: &str) {
 #[tokio::test]
 async fn the_documented_rights_are_enough() {
     let rights = "+get +mget +set +del +evalsha +script|load +hmget +hset +hsetnx +hdel +hexists +pttl +pexpire +publish \
-                  +subscribe +unsubscribe +client|info ~key ~redis-gateway:v1:cache:* &redis-gateway:v1:cache:wake";
+                  +subscribe +unsubscribe +client|info +info ~key ~redis-gateway:v1:cache:* &redis-gateway:v1:cache:wake";
     let server = RedisServer::new().user("gateway", &format!("on >secret resetchannels +ping {rights}"));
     let stand = Stand::with(server.start().await, 2, as_gateway).await;
     let [mut a, mut b] = [0, 1].map(|n| stand.client(n));
@@ -112,7 +118,13 @@ async fn the_documented_rights_are_enough() {
         let next = lease_in(answer.unwrap().unwrap());
         assert!(give_up(&mut b, "key", &next).await);
     }
-    assert!(delete(&mut b, "key").await);
+    let request = CacheDeleteRequest {
+        want_token: true,
+        ..deletion("key")
+    };
+    let answer = b.delete(request).await.unwrap().into_inner();
+    assert!(answer.deleted);
+    assert!(!is_nowhere(&answer.write_token), "{}", answer.write_token);
     // A wake-up that may not be published is no error: the log tells of it.
     let denied: Vec<redis::Value> = stand.server.run(&["ACL", "LOG"]).await;
     let denied = format!("{denied:?}");

@@ -129,6 +129,11 @@ async fn get(client: &mut Client, request: CacheGetRequest) -> Option<u64> {
         .map(|value| std::str::from_utf8(&value).unwrap().parse().unwrap())
 }
 
+/// Whether a token is that of a write of which nobody knows where the primary was.
+pub(super) fn is_nowhere(token: &str) -> bool {
+    token.starts_with(&"0".repeat(40))
+}
+
 /// Writes a number, and answers the token of that.
 async fn put(client: &mut Client, key: &str, number: u64) -> String {
     let mut request = setting(key, &number.to_string(), true);

@@ -10,7 +10,7 @@ use tokio::{task::JoinSet, time::sleep};
 use super::*;
 use crate::{
     cache::{ask, asking, deletion, filling, lease_in, value_in},
-    harness::{Mode, heavy, seeded, soak},
+    harness::{Mode, heavy, seeded, soak, within},
 };
 
 /// What a worker has seen.
@@ -184,20 +184,39 @@ async fn token_of_a_delete_keeps_a_lagging_replica_from_answering_a_question_for
 
 #[tokio::test]
 async fn token_is_there_only_where_it_is_wanted_and_leads_to_the_primary_where_nobody_knows() {
-    // Without replicas, and without the right to INFO.
-    let rules = "on nopass ~* &* +@all -info";
-    let server = RedisServer::new().user("gateway", rules).start().await;
+    // Nobody may ask how far the servers are.
+    let denied = |server: RedisServer| server.user("gateway", "on nopass ~* &* +@all -info");
+    let server = denied(RedisServer::new()).start().await;
+    let replica = denied(RedisServer::new().replica_of(&server)).start().await;
     let stand = Stand::with(server, 1, |config| {
         let endpoint = config.endpoints.cache.as_mut().expect("a cache");
         endpoint.username = Some("gateway".into());
         endpoint.password = Some(redis_gateway::config::Password::Inline("any".into()));
+        endpoint.replicas = vec![at(replica.addr()).server];
     })
     .await;
-    let mut client = stand.client(0);
+    let fleet = Fleet {
+        stand,
+        replicas: Vec::new(),
+    };
+    let mut client = fleet.stand.client(0);
     let answer = client.set(setting("key", "1", true)).await.unwrap().into_inner();
     assert_eq!((answer.stored, answer.write_token.as_str()), (true, ""));
     let token = put(&mut client, "key", 2).await;
+    assert!(is_nowhere(&token), "{token}");
     assert_eq!(get(&mut client, after("key", &token)).await, Some(2));
+    // The replica is connected, and left alone.
+    fleet.reads_go(0, "primary", "unknown").await;
+    assert_eq!(replica.calls("get").await, 0);
+    // Nothing was executed, or nobody knows: the next read should not be older.
+    fleet.stand.server.pause();
+    let mut request = setting("key", "3", true);
+    request.want_token = true;
+    let request = within(Duration::from_millis(100), request);
+    let answer = client.set(request).await.unwrap().into_inner();
+    assert_ne!(answer.degraded, 0);
+    assert!(is_nowhere(&answer.write_token), "{answer:?}");
+    fleet.stand.server.resume();
     drop(client);
-    stand.stop().await;
+    fleet.stop().await;
 }
