@@ -22,24 +22,27 @@ async fn behind_a_proxy(server: RedisServer) -> (Stand, Proxy) {
 #[tokio::test]
 async fn replica_is_never_asked() {
     let primary = RedisServer::new().start().await;
-    // One that lags: it knows neither mark.
-    let replica = RedisServer::new().start().await;
+    let link = Proxy::new(primary.addr());
+    let follows = format!("replicaof 127.0.0.1 {}", link.addr().port());
+    let replica = RedisServer::new().setting(follows).start().await;
     let addr = replica.addr();
+    primary.run::<()>(&["SET", "key", "value"]).await;
     let mut stand = Stand::with(primary, |config| {
         let cache = config.endpoints.cache.as_mut().expect("set before");
         cache.replicas = vec![at(addr).server];
     })
     .await;
-    replica.run::<()>(&["SET", "key", "value"]).await;
     let mut cache = stand.gateway.cache().await;
     eventually("the cache is read from the replica", async || {
         let get = CacheGetRequest {
             key: "key".into(),
             ..CacheGetRequest::default()
         };
-        cache.get(get).await.unwrap().into_inner().value.is_some()
+        cache.get(get).await.unwrap().into_inner().value.is_some() && replica.calls("get").await > 0
     })
     .await;
+    // It lags from now on: it hears of no mark.
+    link.set(Mode::Stall);
 
     for silent in [false, true] {
         stand.revoke([1]).await.unwrap();
