@@ -59,6 +59,15 @@ grep -q "docker-cli {'action': 'login'}" "$here/heard"
 [ "$(timeout 30 "$python" examples/python/lock.py nightly sh -c 'echo $FENCING_TOKEN')" -gt 0 ]
 echo "lock: held, with a fencing token"
 
+timeout 60 "$python" examples/python/watch.py building/ >"$here/watched" 2>"$here/watching" &
+watcher=$!
+timeout 30 sh -c "until grep -q synced '$here/watching'; do sleep 0.1; done"
+timeout 30 "$python" examples/python/watch.py building/7 --set waiting --expiration 1
+timeout 30 sh -c "until grep -q 'expire building/7 waiting' '$here/watched'; do sleep 0.1; done"
+kill "$watcher"
+[ "$(head -n 1 "$here/watched")" = "create building/7 waiting" ]
+echo "watch: created and expired"
+
 pull() { timeout 60 "$python" examples/python/pull.py 7 "$1" sha256:5f70bf18 --count "$2"; }
 # By tag, and by tag or digest: what the database must hold.
 flushed() {
