@@ -81,6 +81,7 @@ pub(super) fn heading(path: &str) -> String {
         (Some("build_logs"), _) => "Build logs".into(),
         (Some("pull_metrics"), _) => "Pull metrics".into(),
         (Some("user_events"), _) => "User events".into(),
+        (Some("orchestrator"), _) => "Orchestrator".into(),
         (Some("drain"), _) => "Drain".into(),
         (Some("telemetry"), _) => "Logs and traces".into(),
         _ => "Embedded server".into(),
