@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::BuildId;
 use super::entry::Json;
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Existing, Once, Repeatable, Script, command};
+use crate::redis::{Endpoint, Error, Existing, Once, Repeatable, command, script};
 
 /// Seconds that the entries live after the latest append, and the status after it was set.
 const TTL: u64 = 604_800;
@@ -19,16 +19,18 @@ const ARCHIVED_TTL: u64 = 86_400;
 /// A page ends before its entries take more bytes, but has one entry at least.
 pub(super) const PAGE_BYTES: usize = 1 << 20;
 
-static LIST_ENTRIES: Script<Repeatable> = Script::new(
+script!(
+    LIST_ENTRIES,
+    Repeatable,
     "list_entries-1",
-    include_str!("list_entries-1.lua"),
-    "d9985a369d497ebbc8039f99afdbc7d81f4b0e31",
+    "d9985a369d497ebbc8039f99afdbc7d81f4b0e31"
 );
 
-static COMPARE_AND_APPEND: Script<Once> = Script::new(
+script!(
+    COMPARE_AND_APPEND,
+    Once,
     "compare_and_append-1",
-    include_str!("compare_and_append-1.lua"),
-    "57457a37fb498c3c619080b51d011aa671c6825f",
+    "57457a37fb498c3c619080b51d011aa671c6825f"
 );
 
 /// The list of a build's entries.

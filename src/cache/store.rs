@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Token;
 use crate::deadline::Deadline;
 use crate::redis::{
-    Command, Endpoint, Error, Existing, Freshness, Once, Position, Script, Subscriber, Subscription, command,
+    Command, Endpoint, Error, Existing, Freshness, Once, Position, Subscriber, Subscription, command, script,
 };
 
 /// The lease of a key: a hash with the TTL of the lease. `token` is that of who has it, `wanted` is there once somebody waits for it,
@@ -30,20 +30,15 @@ fn wake_channel() -> Bytes {
     Bytes::from_static(b"redis-gateway:v1:cache:wake")
 }
 
-macro_rules! script {
-    ($static:ident, $name:literal, $sha1:literal) => {
-        static $static: Script<Once> = Script::new($name, include_str!(concat!($name, ".lua")), $sha1);
-    };
-}
-
 script!(
     GET_OR_LEASE,
+    Once,
     "get_or_lease-2",
     "c343781d5921b045734e102674a2983189f3b80a"
 );
-script!(FILL, "fill-2", "5fbf97beb42ca5f9b58ed8bb80f7e8e1dc517484");
-script!(GIVE_UP, "give_up-1", "8b858e331dc54d2f887066292182d226cc5eaee0");
-script!(DELETE, "delete-1", "ccde6375219b632aeb0c1786b7a3e434c672ca01");
+script!(FILL, Once, "fill-2", "5fbf97beb42ca5f9b58ed8bb80f7e8e1dc517484");
+script!(GIVE_UP, Once, "give_up-1", "8b858e331dc54d2f887066292182d226cc5eaee0");
+script!(DELETE, Once, "delete-1", "ccde6375219b632aeb0c1786b7a3e434c672ca01");
 
 /// The cache in Redis.
 pub(super) struct Store {

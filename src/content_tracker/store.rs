@@ -6,21 +6,18 @@ use bytes::Bytes;
 
 use super::{Repository, UserId};
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Once, Repeatable, Script, command};
+use crate::redis::{Endpoint, Error, Once, Repeatable, command, script};
 
 /// Seconds that a mark lives.
 const TTL: u64 = 300;
 
-static MARK: Script<Once> = Script::new(
-    "mark-1",
-    include_str!("mark-1.lua"),
-    "84b3d7d47d0a9e206d1142f19252303d6934e7b7",
-);
+script!(MARK, Once, "mark-1", "84b3d7d47d0a9e206d1142f19252303d6934e7b7");
 
-static IS_BLOCKED: Script<Repeatable> = Script::new(
+script!(
+    IS_BLOCKED,
+    Repeatable,
     "is_blocked-2",
-    include_str!("is_blocked-2.lua"),
-    "6a64b97336280b9cd0460244f0268a5115e6d491",
+    "6a64b97336280b9cd0460244f0268a5115e6d491"
 );
 
 /// The string that holds when a repository was modified.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Holder, Name, Session, Token, Ttl};
 use crate::config::EndpointName;
 use crate::deadline::Deadline;
-use crate::redis::{Blocking, Endpoint, Error, Once, Repeatable, Script, command};
+use crate::redis::{Blocking, Endpoint, Error, Once, Repeatable, command, script};
 
 /// How long a wake-up waits for one who listens.
 const SIGNAL: Duration = Duration::from_secs(1);
@@ -39,12 +39,6 @@ fn token_key() -> Bytes {
 /// The list that ends a gateway's own `BLPOP`; it lives for [`SIGNAL`].
 fn stir_key(listener: u64) -> Bytes {
     format!("redis-gateway:v1:locks:stir:{listener:016x}").into()
-}
-
-macro_rules! script {
-    ($static:ident, $kind:ty, $name:literal, $sha1:literal) => {
-        static $static: Script<$kind> = Script::new($name, include_str!(concat!($name, ".lua")), $sha1);
-    };
 }
 
 script!(ACQUIRE, Once, "acquire-3", "282007e4d9803c44e45eac6d8b147d0d2af67062");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 
-use super::store::{EXPIRING, all_keys, claims_key, expiring_key, script, values_key};
+use super::store::{EXPIRING, all_keys, claims_key, expiring_key, values_key};
 use super::{ClaimId, Key, Prefix};
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Once, Script, Subscriber, Subscription, command};
+use crate::redis::{Endpoint, Error, Once, Subscriber, Subscription, command, script};
 
 /// The server's setting of what it tells of keys.
 const NOTIFICATIONS: &str = "notify-keyspace-events";

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::event::{self, Kind};
 use super::{Key, Prefix};
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Once, Repeatable, Script, Subscriber, Subscription, command};
+use crate::redis::{Endpoint, Error, Once, Repeatable, Subscriber, Subscription, command, script};
 
 /// What stands beside a key, in whose names it ends.
 pub(super) const EXPIRING: &str = "/expiring";
@@ -83,13 +83,6 @@ fn pattern(prefix: &Prefix) -> Bytes {
     pattern.push('*');
     pattern.into()
 }
-
-macro_rules! script {
-    ($static:ident, $kind:ty, $name:literal, $sha1:literal) => {
-        static $static: Script<$kind> = Script::new($name, include_str!(concat!($name, ".lua")), $sha1);
-    };
-}
-pub(super) use script;
 
 script!(SET, Once, "set-6", "9a2005ee847eb63e3b14de1a2eedf81f6bc59e27");
 script!(DELETE, Once, "delete-6", "1206f3a8f4fddcf612e8a0df704a74393f9f3c93");

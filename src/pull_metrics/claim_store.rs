@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Once, Script, command};
+use crate::redis::{Endpoint, Error, Once, command, script};
 
 /// What keys of pulls begin with, claimed or not.
 const PULLS: &str = "pull_events:*";
@@ -25,34 +25,39 @@ fn record(claim: &ClaimId) -> Bytes {
     format!("redis-gateway:v1:pull_metrics:claim:{}", claim.0).into()
 }
 
-static CLAIM_PULLS: Script<Once> = Script::new(
+script!(
+    CLAIM_PULLS,
+    Once,
     "claim_pulls-1",
-    include_str!("claim_pulls-1.lua"),
-    "fdd71b98157c5e7871442e9f0d9da703085bccc0",
+    "fdd71b98157c5e7871442e9f0d9da703085bccc0"
 );
 
-static SEAL_CLAIM: Script<Once> = Script::new(
+script!(
+    SEAL_CLAIM,
+    Once,
     "seal_claim-1",
-    include_str!("seal_claim-1.lua"),
-    "afcd309a3d374a3206f8dad072dc8e95c98cee98",
+    "afcd309a3d374a3206f8dad072dc8e95c98cee98"
 );
 
-static COMMIT_CLAIM: Script<Once> = Script::new(
+script!(
+    COMMIT_CLAIM,
+    Once,
     "commit_claim-1",
-    include_str!("commit_claim-1.lua"),
-    "639222f5aa230a60e5340d117582d6082e2f1d98",
+    "639222f5aa230a60e5340d117582d6082e2f1d98"
 );
 
-static GIVE_BACK_CLAIM: Script<Once> = Script::new(
+script!(
+    GIVE_BACK_CLAIM,
+    Once,
     "give_back_claim-1",
-    include_str!("give_back_claim-1.lua"),
-    "b17ffe79c6293f5f542c1bd06104b8bb882a80cf",
+    "b17ffe79c6293f5f542c1bd06104b8bb882a80cf"
 );
 
-static EXTEND_CLAIM: Script<Once> = Script::new(
+script!(
+    EXTEND_CLAIM,
+    Once,
     "extend_claim-1",
-    include_str!("extend_claim-1.lua"),
-    "2368437ed6112dc66f01121854be18ec3409ecdc",
+    "2368437ed6112dc66f01121854be18ec3409ecdc"
 );
 
 /// A claim's id: 32 hexadecimal digits.

@@ -8,24 +8,27 @@ use tokio::sync::watch;
 
 use super::{Target, Timestamp};
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Once, Script, State, command};
+use crate::redis::{Endpoint, Error, Once, State, command, script};
 
-static TRACK_TAG_PULL: Script<Once> = Script::new(
+script!(
+    TRACK_TAG_PULL,
+    Once,
     "track_tag_pull-1",
-    include_str!("track_tag_pull-1.lua"),
-    "dc067b844a859eb36626ee6519fb599fd15cbeb5",
+    "dc067b844a859eb36626ee6519fb599fd15cbeb5"
 );
 
-static TRACK_MANIFEST_PULL: Script<Once> = Script::new(
+script!(
+    TRACK_MANIFEST_PULL,
+    Once,
     "track_manifest_pull-1",
-    include_str!("track_manifest_pull-1.lua"),
-    "512c499168b956cd595b808628f610958c592ea7",
+    "512c499168b956cd595b808628f610958c592ea7"
 );
 
-static ADD_PULLS: Script<Once> = Script::new(
+script!(
+    ADD_PULLS,
+    Once,
     "add_pulls-1",
-    include_str!("add_pulls-1.lua"),
-    "e67b59e88edb25df2aebfd4124c57f78baa826c4",
+    "e67b59e88edb25df2aebfd4124c57f78baa826c4"
 );
 
 /// The hash of a tag at a digest, or of a manifest.

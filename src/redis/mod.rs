@@ -28,3 +28,4 @@ pub use position::{Freshness, Position};
 pub use pubsub::{Event, Subscriber, Subscription};
 pub use reply::FromReply;
 pub use script::Script;
+pub(crate) use script::script;

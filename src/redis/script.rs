@@ -29,6 +29,15 @@ impl<R> Script<R> {
     }
 }
 
+/// Pins a file that stands beside the one that names it: `script!(MARK, Once, "mark-1", "its SHA-1");`
+macro_rules! script {
+    ($static:ident, $repeat:ty, $name:literal, $sha1:literal) => {
+        static $static: $crate::redis::Script<$repeat> =
+            $crate::redis::Script::new($name, include_str!(concat!($name, ".lua")), $sha1);
+    };
+}
+pub(crate) use script;
+
 #[cfg(test)]
 impl<R> Script<R> {
     /// For the tests of each pattern: computes the SHA-1 again, and says what it should be.
