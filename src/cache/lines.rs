@@ -18,7 +18,7 @@ use super::Token;
 use super::leases::{Core, Found, Grant};
 use super::store::Answer;
 use crate::deadline::{Deadline, jittered};
-use crate::redis::{Error, Event, Reply, Subscription};
+use crate::redis::{Error, Event, Subscription};
 
 /// Between two looks at a key, jitter aside: never more than half a second.
 const LOOK: Duration = Duration::from_millis(415);
@@ -231,7 +231,7 @@ impl Shared {
             Err(error) => {
                 line.seen = Some(Err(error.clone()));
                 line.tell(question, |waiter| {
-                    (!waiter.answered || !passes(&error)).then_some(Err(error.clone()))
+                    (!waiter.answered || !error.is_transient()).then_some(Err(error.clone()))
                 });
                 line.due(RETRY)
             }
@@ -333,18 +333,6 @@ async fn listen(shared: Arc<Shared>) {
             Err(RecvError::Closed) => return,
         }
     }
-}
-
-/// Whether what failed may succeed when it is tried again.
-fn passes(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unavailable
-            | Error::Overloaded
-            | Error::Timeout
-            | Error::Unknown
-            | Error::Reply(Reply::NotServing(_) | Reply::NoScript)
-    )
 }
 
 fn left(ends: Instant) -> Duration {

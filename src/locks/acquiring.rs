@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::Token;
-use super::desk::{Core, RETRY, passes};
+use super::desk::{Core, RETRY};
 use super::metrics::Outcome;
 use super::store::{Answer, Want};
 use super::waiters::{Place, Waiters};
@@ -132,7 +132,7 @@ impl Acquiring {
             }
             match self.attempt().await {
                 Ok(Waited::Busy(_)) => {}
-                Err(error) if passes(&error) => {}
+                Err(error) if error.is_transient() => {}
                 ended => return ended,
             }
         }

@@ -20,7 +20,7 @@ use super::waiters::Waiters;
 use super::{Holder, Name, Token, Ttl};
 use crate::config::EndpointName;
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Reply};
+use crate::redis::{Endpoint, Error};
 
 /// Before Redis is asked again for what it could not answer.
 pub(super) const RETRY: Duration = Duration::from_millis(50);
@@ -183,23 +183,11 @@ impl Core {
             .release(&name, &holder, Some(session), self.store.soon())
             .await
         {
-            if Instant::now() >= end || !passes(&error) {
+            if Instant::now() >= end || !error.is_transient() {
                 tracing::warn!(%error, "a lock that nobody wants stays until its time to live ends");
                 break;
             }
             sleep(RETRY).await;
         }
     }
-}
-
-/// Whether what failed may succeed when it is tried again.
-pub(super) fn passes(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unavailable
-            | Error::Overloaded
-            | Error::Timeout
-            | Error::Unknown
-            | Error::Reply(Reply::NotServing(_) | Reply::NoScript)
-    )
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Name;
-use super::desk::{Core, RETRY, passes};
+use super::desk::{Core, RETRY};
 use super::store::{Heard, Store};
 use crate::deadline::jittered;
 use crate::redis::Error;
@@ -206,7 +206,7 @@ async fn listen(shared: Arc<Shared>) {
                 tracing::debug!(%error, "cannot listen for locks that are released");
                 // A server that does not serve any more may be another one for a new connection.
                 blocking = shared.core.store.blocking();
-                sleep(if passes(&error) { RETRY } else { LOOK }).await;
+                sleep(if error.is_transient() { RETRY } else { LOOK }).await;
             }
         }
     }
@@ -276,7 +276,6 @@ impl Place {
         let look = queue.looked + jittered(LOOK);
         match queue.seen {
             Ok(Some(ends)) => look.min(ends + EXPIRY),
-
             _ => look,
         }
     }

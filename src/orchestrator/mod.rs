@@ -26,6 +26,7 @@ pub use desk::Orchestrator;
 pub use service::Service;
 
 use crate::key;
+use crate::redis::{Error, Reply};
 
 /// The longest key, and the longest prefix, in bytes.
 const MAX_KEY: usize = 1_024;
@@ -112,11 +113,7 @@ impl fmt::Display for ClaimId {
     }
 }
 
-/// Whether what failed may succeed when it is tried again.
-fn passes(error: &crate::redis::Error) -> bool {
-    use crate::redis::{Error, Reply};
-    !matches!(
-        error,
-        Error::Protocol(_) | Error::Reply(Reply::WrongType | Reply::Denied(_) | Reply::Other(_))
-    )
+/// Whether what failed may succeed when it is tried again: memory may be there by then, too.
+fn passes(error: &Error) -> bool {
+    error.is_transient() || *error == Error::Reply(Reply::OutOfMemory)
 }

@@ -26,6 +26,20 @@ pub enum Error {
     Protocol(&'static str),
 }
 
+impl Error {
+    /// Whether what failed may succeed when it is tried again, where that is safe: a change may stand after [`Error::Unknown`].
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Error::Unavailable
+                | Error::Overloaded
+                | Error::Timeout
+                | Error::Unknown
+                | Error::Reply(Reply::NotServing(_) | Reply::NoScript)
+        )
+    }
+}
+
 /// An error reply of the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reply {
