@@ -74,3 +74,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         pass
+    except grpc.RpcError as error:
+        sys.exit(error.details())
