@@ -376,6 +376,10 @@ fn message(core: &Arc<Core>, channel: &Bytes, payload: &Bytes) {
         Some(Heard::Due(key)) => core.hints.over(key),
         Some(Heard::Claimed(expiry)) => {
             core.hub.claimed(&expiry, Instant::now() + core.claims.lease);
+            if expiry.client.is_empty() {
+                // Taken for those who ask for all: owed to one who asks here.
+                core.hints.owed.notify_one();
+            }
             if !core.hub.give(expiry.id, &expiry.key, &expiry.value, true) {
                 core.give_back(expiry.key, expiry.id);
             }
