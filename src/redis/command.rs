@@ -74,6 +74,12 @@ pub(super) fn client_info() -> Command<Repeatable, Bytes> {
     Command::new("CLIENT", vec![Bytes::from_static(b"INFO")])
 }
 
+/// `CLIENT SETNAME name`: what `CLIENT LIST` shows of this connection. `OK`.
+pub(super) fn client_setname(name: &'static str) -> Command<Repeatable, Bytes> {
+    let args = [b"SETNAME".as_slice(), name.as_bytes()].map(Bytes::from_static);
+    Command::new("CLIENT", args.into())
+}
+
 /// `INFO replication`: the server's role, and how far it is.
 pub(super) fn info_replication() -> Command<Repeatable, Bytes> {
     Command::new("INFO", vec![Bytes::from_static(b"replication")])

@@ -25,6 +25,9 @@ use super::tls::{self, TlsError};
 use crate::config::{self, Password, Server};
 use crate::deadline::Deadline;
 
+/// What `CLIENT LIST` shows of the gateway's connections, so that others on the same server stand out.
+const NAME: &str = "redis-gateway";
+
 /// Messages that a subscriber may be behind by; then it loses its oldest and is told how many. At 200 bytes a message this
 /// bounds one subscription connection to a few MiB.
 const MESSAGE_BUFFER: usize = 16_384;
@@ -128,9 +131,14 @@ impl Connection {
             standing: ArcSwapOption::empty(),
         };
         let deadline = Deadline::within(config.connect_timeout);
+        let hello = async {
+            // A user without the right to it is connected all the same.
+            let named = connection.ask(command::client_setname(NAME), deadline);
+            tokio::join!(named, connection.ask(command::ping(), deadline)).1
+        };
         let pong = tokio::select! {
             biased;
-            pong = connection.ask(command::ping(), deadline) => pong,
+            pong = hello => pong,
             () = connection.ended() => Err(Error::Unavailable),
         };
         match pong {

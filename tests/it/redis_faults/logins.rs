@@ -83,6 +83,28 @@ async fn serves_an_acl_user() {
 }
 
 #[tokio::test]
+async fn connections_bear_the_gateways_name_where_they_may() {
+    for (rights, named) in [("+@all", true), ("+@all -client|setname", false)] {
+        let user = format!("on >secret ~key* &* {rights}");
+        let server = RedisServer::new().user("gateway", &user).start().await;
+        let mut config = at(server.addr());
+        config.username = Some("gateway".into());
+        config.password = Some(Password::Inline("secret".into()));
+        let endpoint = serving(&config).await;
+        let subscriber = endpoint.subscriber();
+        let channel = Bytes::from_static(b"channel");
+        let subscription = subscriber.subscribe(channel, within_ms(2_000)).await.unwrap();
+        let connections = server.connections().await;
+        assert_eq!(connections.len(), 2);
+        for connection in connections {
+            assert_eq!(connection.contains(" name=redis-gateway "), named, "{connection}");
+        }
+        drop((subscription, subscriber));
+        close(endpoint, &server).await;
+    }
+}
+
+#[tokio::test]
 async fn password_file_is_read_again() {
     let server = RedisServer::new()
         .user("gateway", "on >first ~* &* +@all")
