@@ -16,7 +16,7 @@ for n, key in ipairs(KEYS) do
       redis.call('HSET', key, 'voided', lease[1])
       redis.call('HDEL', key, 'token', 'wanted')
       if lease[2] then
-        -- Only a wake-up, as in fill-2.
+        -- Only a wake-up, as in fill-3.
         redis.pcall('PUBLISH', ARGV[1], KEYS[n - 1])
       end
     end

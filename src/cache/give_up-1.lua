@@ -10,7 +10,7 @@ if lease[1] ~= ARGV[1] then
 end
 redis.call('DEL', KEYS[1])
 if lease[2] then
-  -- Only a wake-up, as in fill-2.
+  -- Only a wake-up, as in fill-3.
   redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 end
 return 1

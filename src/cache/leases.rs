@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::Token;
 use super::lines::Lines;
 use super::metrics::{Event, Metrics, Waited};
-use super::store::{Loaded, Refusal, Store, Written};
+use super::refresh;
+use super::store::{Filled, Loaded, Store, Terms, Written};
 use crate::deadline::Deadline;
 use crate::redis::{Endpoint, Error, Freshness};
 
@@ -40,8 +41,8 @@ pub(super) struct Question {
     pub(super) freshness: Freshness,
     /// How long it waits while another loads.
     pub(super) patience: Duration,
-    /// How long it gets to load.
-    pub(super) lease: Duration,
+    /// How it would load.
+    pub(super) terms: Terms,
 }
 
 /// What it gets.
@@ -51,6 +52,8 @@ pub(super) enum Found {
     Value(Bytes),
     /// The lease, for so long.
     Lease(Token, Duration),
+    /// The value, and the lease to load it again, for so long.
+    Refresh(Bytes, Token, Duration),
     /// Neither: another has the lease, for so long.
     Busy(Duration),
     /// The gateway is about to end.
@@ -87,21 +90,27 @@ impl Cache {
             key,
             freshness,
             patience,
-            lease,
+            terms,
         } = question;
-        // A hit costs what it costs without leases, and may come from a replica.
-        if let Some(value) = self.core.store.get(key.clone(), freshness, by).await? {
-            return Ok(Found::Value(value));
+        let hit = if terms.early {
+            refresh::get(&self.core, &key, freshness, terms.lease, by).await?
+        } else {
+            // A hit costs what it costs without leases, and may come from a replica.
+            let value = self.core.store.get(key.clone(), freshness, by).await?;
+            value.map(Found::Value)
+        };
+        if let Some(found) = hit {
+            return Ok(found);
         }
         let began = Instant::now();
         let until = by.capped(patience).instant();
         let found = tokio::select! {
-            found = self.lines.wait(key, lease, until, by) => found,
+            found = self.lines.wait(key, terms, until, by) => found,
             () = self.draining.cancelled() => return Ok(Found::Draining),
         };
         let waited = match &found {
             Ok(Found::Value(_)) => Waited::Value,
-            Ok(Found::Lease(..)) => Waited::Lease,
+            Ok(Found::Lease(..) | Found::Refresh(..)) => Waited::Lease,
             Ok(Found::Busy(_) | Found::Draining) => Waited::Busy,
             Err(_) => Waited::Failed,
         };
@@ -110,10 +119,12 @@ impl Cache {
     }
 
     /// Stores what was loaded, or says why not.
-    pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Written<Result<(), Refusal>>, Error> {
+    pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Written<Filled>, Error> {
         let (filled, at) = self.core.store.fill(loaded, by).await?;
-        self.core.metrics.lease(match filled {
+        self.core.metrics.lease(match filled.stored {
+            Ok(()) if filled.refresh => Event::Refreshed,
             Ok(()) => Event::Filled,
+            Err(_) if filled.refresh => Event::RefreshRefused,
             Err(refusal) => Event::Refused(refusal),
         });
         Ok((filled, at))
@@ -155,29 +166,41 @@ impl Core {
     }
 }
 
-/// A lease that was got. Given up when it is dropped, unless its caller took it.
+/// A lease that is asked for, or was got. Given up when it is dropped, unless it is settled who has it.
 pub(super) struct Grant {
-    pub(super) core: Arc<Core>,
-    pub(super) key: Bytes,
+    core: Arc<Core>,
+    key: Bytes,
     pub(super) token: Token,
     /// When it ends, at the earliest.
-    pub(super) ends: Instant,
-    /// Whether its caller took it.
-    pub(super) taken: bool,
+    ends: Instant,
+    /// Whether its caller took it, or it was not given.
+    pub(super) settled: bool,
 }
 
 impl Grant {
-    /// Its caller takes it.
-    pub(super) fn take(mut self) -> Found {
-        self.taken = true;
-        self.core.metrics.lease(Event::Given);
-        Found::Lease(self.token, self.ends.saturating_duration_since(Instant::now()))
+    /// One that is to be asked for now. Its token is a new one: a question that is carried out late can then bring back no lease that
+    /// was voided since.
+    pub(super) fn new(core: &Arc<Core>, key: &Bytes, lease: Duration) -> Self {
+        Grant {
+            core: core.clone(),
+            key: key.clone(),
+            token: Token::random(),
+            ends: Instant::now() + lease,
+            settled: false,
+        }
+    }
+
+    /// Its caller takes it: the token, and how long it lives.
+    pub(super) fn take(mut self, event: Event) -> (Token, Duration) {
+        self.settled = true;
+        self.core.metrics.lease(event);
+        (self.token, self.ends.saturating_duration_since(Instant::now()))
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        if !self.taken {
+        if !self.settled {
             self.core.unwanted(self.key.clone(), self.token);
         }
     }

@@ -14,9 +14,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Token;
 use super::leases::{Core, Found, Grant};
-use super::store::Answer;
+use super::metrics::Event as Lease;
+use super::store::{Answer, Terms};
 use crate::deadline::{Deadline, jittered};
 use crate::redis::{Error, Event, Subscription};
 
@@ -60,7 +60,7 @@ struct Line {
 }
 
 struct Waiter {
-    lease: Duration,
+    terms: Terms,
     /// Until when it waits while another loads.
     until: Instant,
     /// Whether Redis has answered since it came.
@@ -78,7 +78,7 @@ enum Told {
 struct Question {
     /// Who gets the lease, should it be free.
     first: u64,
-    lease: Duration,
+    terms: Terms,
     /// Who came later takes no part in the answer: it may be older than they are.
     before: u64,
     wake: Arc<Notify>,
@@ -100,8 +100,8 @@ impl Lines {
 
     /// Waits until `until` for a value, or for the lease to load it; Redis is asked once in any case. While Redis is away it waits
     /// on; at the end it says so. Answered by `by`.
-    pub(super) async fn wait(&self, key: Bytes, lease: Duration, until: Instant, by: Deadline) -> Result<Found, Error> {
-        let (place, mut told) = self.join(key, lease, until);
+    pub(super) async fn wait(&self, key: Bytes, terms: Terms, until: Instant, by: Deadline) -> Result<Found, Error> {
+        let (place, mut told) = self.join(key, terms, until);
         let told = match timeout_at(until, &mut told).await {
             Ok(told) => told,
             Err(_) => match place.seen() {
@@ -113,15 +113,18 @@ impl Lines {
         // The task tells all before it ends; should it have panicked, nobody knows what it did before.
         match told.unwrap_or(Err(Error::Unknown))? {
             Told::Value(value) => Ok(Found::Value(value)),
-            Told::Lease(grant) => Ok(grant.take()),
+            Told::Lease(grant) => {
+                let (token, left) = grant.take(Lease::Given);
+                Ok(Found::Lease(token, left))
+            }
             Told::Busy(left) => Ok(Found::Busy(left)),
         }
     }
 
-    fn join(&self, key: Bytes, lease: Duration, until: Instant) -> (Place, oneshot::Receiver<Result<Told, Error>>) {
+    fn join(&self, key: Bytes, terms: Terms, until: Instant) -> (Place, oneshot::Receiver<Result<Told, Error>>) {
         let (tell, told) = oneshot::channel();
         let waiter = Waiter {
-            lease,
+            terms,
             until,
             answered: false,
             tell,
@@ -193,7 +196,7 @@ impl Shared {
         if let Some((first, waiter)) = line.waiters.first_key_value() {
             return Some(Question {
                 first: *first,
-                lease: waiter.lease,
+                terms: waiter.terms,
                 before,
                 wake: line.wake.clone(),
             });
@@ -281,31 +284,24 @@ impl Line {
 /// Asks for all who wait for a key, until nobody does.
 async fn serve(shared: Arc<Shared>, key: Bytes) {
     while let Some(question) = shared.question(&key) {
-        let answer = ask(&shared.core, &key, question.lease).await;
+        let answer = ask(&shared.core, &key, question.terms).await;
         let due = shared.answer(&key, &question, answer);
         // Time is as good a reason to ask as a wake-up.
         let _ = timeout_at(due, question.wake.notified()).await;
     }
 }
 
-async fn ask(core: &Arc<Core>, key: &Bytes, lease: Duration) -> Result<Told, Error> {
-    // A new one for each question: one that is carried out late can then bring back no lease that was voided since.
-    let token = Token::random();
-    let ends = Instant::now() + lease;
-    let answer = core.store.get_or_lease(key, token, lease, core.store.soon()).await;
-    if matches!(answer, Err(Error::Unknown)) {
-        core.unwanted(key.clone(), token);
-    }
+async fn ask(core: &Arc<Core>, key: &Bytes, terms: Terms) -> Result<Told, Error> {
+    let mut grant = Grant::new(core, key, terms.lease);
+    let answer = core
+        .store
+        .get_or_lease(key, grant.token, terms, core.store.soon())
+        .await;
+    grant.settled = !matches!(answer, Ok(Answer::Leased) | Err(Error::Unknown));
     Ok(match answer? {
         Answer::Value(value) => Told::Value(value),
         Answer::Busy(left) => Told::Busy(left),
-        Answer::Leased => Told::Lease(Grant {
-            core: core.clone(),
-            key: key.clone(),
-            token,
-            ends,
-            taken: false,
-        }),
+        Answer::Leased => Told::Lease(grant),
     })
 }
 

@@ -31,6 +31,12 @@ pub(super) enum Event {
     Filled,
     /// Its value was refused.
     Refused(Refusal),
+    /// A caller got the lease to load a value again, with the value.
+    RefreshGiven,
+    /// The value is replaced.
+    Refreshed,
+    /// The value is no longer the one that the lease saw.
+    RefreshRefused,
     /// Its holder gave it up.
     GivenUp,
     /// It was got, or may have been, when nobody wanted it any more.
@@ -89,6 +95,9 @@ impl Metrics {
             Event::Refused(Refusal::Written) => "refused_written",
             Event::Refused(Refusal::Deleted) => "refused_deleted",
             Event::Refused(Refusal::LeaseOver) => "refused_lease_over",
+            Event::RefreshGiven => "refresh_given",
+            Event::Refreshed => "refresh_filled",
+            Event::RefreshRefused => "refresh_refused",
             Event::GivenUp => "given_up",
             Event::Unwanted => "unwanted",
         };

@@ -2,11 +2,12 @@
 //! a value one loads it.
 //!
 //! A call is parsed by `service`, and carried out by `store`, which knows the commands, or by `leases`, if it may wait. Who waits
-//! stands in `lines`: one task asks Redis for all who wait for a key here.
+//! stands in `lines`: one task asks Redis for all who wait for a key here. `refresh` has a value loaded again before it ends.
 
 mod leases;
 mod lines;
 mod metrics;
+mod refresh;
 mod service;
 mod store;
 

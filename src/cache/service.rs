@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::Token;
 use super::leases::{Cache, Found, Question};
-use super::store::{Item, Loaded, Refusal, Store, Written};
+use super::store::{Item, Loaded, Refusal, Store, Terms, Written};
 use crate::config::EndpointName;
 use crate::key;
 use crate::layer::{Call, Degraded};
@@ -160,9 +160,13 @@ impl Rpcs for Service {
         let question = parse_question(request.into_inner())?;
         match self.cache(&call)?.get_or_lease(question, call.due()).await {
             Ok(Found::Draining) => Err(status::draining(call.method)),
-            result => Ok(answer(result, |found, degraded| CacheGetOrLeaseResponse {
-                outcome: found.and_then(outcome),
-                degraded,
+            result => Ok(answer(result, |found, degraded| {
+                let (outcome, refresh) = found.map(outcome).unwrap_or_default();
+                CacheGetOrLeaseResponse {
+                    outcome,
+                    degraded,
+                    refresh,
+                }
             })),
         }
     }
@@ -173,9 +177,9 @@ impl Rpcs for Service {
         let tell = loaded.tell;
         let result = self.cache(&call)?.fill(loaded, call.due()).await;
         Ok(answer(result, |done, degraded| CacheFillResponse {
-            stored: done.is_some_and(|(filled, _)| filled.is_ok()),
+            stored: done.is_some_and(|(filled, _)| filled.stored.is_ok()),
             refusal: done
-                .and_then(|(filled, _)| filled.err())
+                .and_then(|(filled, _)| filled.stored.err())
                 .map_or(Cause::Unspecified, Cause::from)
                 .into(),
             degraded,
@@ -279,7 +283,10 @@ fn parse_question(request: CacheGetOrLeaseRequest) -> Result<Question, Status> {
         key: parse_key("key", request.key)?,
         freshness: parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?,
         patience: parse_millis("wait_ms", request.wait_ms, 0)?,
-        lease: parse_millis("lease_ms", request.lease_ms, 1)?,
+        terms: Terms {
+            lease: parse_millis("lease_ms", request.lease_ms, 1)?,
+            early: request.early_refresh,
+        },
     })
 }
 
@@ -297,17 +304,21 @@ fn millis(left: Duration) -> i64 {
     i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn outcome(found: Found) -> Option<Outcome> {
+/// What was found, and the lease to load it again.
+fn outcome(found: Found) -> (Option<Outcome>, Option<CacheLease>) {
+    let lease = |token: Token, left| CacheLease {
+        token: token.to_string(),
+        remaining_ms: millis(left),
+    };
     match found {
-        Found::Value(value) => Some(Outcome::Value(value)),
-        Found::Lease(token, left) => Some(Outcome::Lease(CacheLease {
-            token: token.to_string(),
-            remaining_ms: millis(left),
-        })),
-        Found::Busy(left) => Some(Outcome::Busy(CacheBusy {
-            remaining_ms: millis(left),
-        })),
-        Found::Draining => None,
+        Found::Value(value) => (Some(Outcome::Value(value)), None),
+        Found::Refresh(value, token, left) => (Some(Outcome::Value(value)), Some(lease(token, left))),
+        Found::Lease(token, left) => (Some(Outcome::Lease(lease(token, left))), None),
+        Found::Busy(left) => {
+            let remaining_ms = millis(left);
+            (Some(Outcome::Busy(CacheBusy { remaining_ms })), None)
+        }
+        Found::Draining => (None, None),
     }
 }
 

@@ -12,17 +12,24 @@ use crate::redis::{
 };
 
 /// The lease of a key: a hash with the TTL of the lease. `token` is that of who has it, `wanted` is there once somebody waits for it,
-/// `voided` is the token that the latest Delete has taken it from.
-///
-/// In the slot of its value on a Cluster: a key with braces brings its own hash tag.
+/// `voided` is the token that the latest Delete has taken it from. `given` is when it was given, by Redis' clock in milliseconds, if
+/// the load is timed; `saw` is there if it is to refresh a value: the value's SHA-1, and when it was to end by the same clock. Both
+/// belong to `token`, are empty where they say nothing, and are written with it; a release that does not know them leaves them be.
 fn lease_key(key: &Bytes) -> Bytes {
+    beside("lease", key)
+}
+
+/// How long a value took to load, in milliseconds: a string with the TTL of the value.
+fn load_key(key: &Bytes) -> Bytes {
+    beside("load_ms", key)
+}
+
+/// A key of the gateway's own for one of its callers', in the same slot on a Cluster: a key with braces brings its own hash tag.
+fn beside(what: &str, key: &Bytes) -> Bytes {
     let braced = key.iter().any(|byte| matches!(byte, b'{' | b'}'));
-    let (before, after): (&[u8], &[u8]) = if braced {
-        (b"redis-gateway:v1:cache:lease-of:", b"")
-    } else {
-        (b"redis-gateway:v1:cache:lease:{", b"}")
-    };
-    [before, key, after].concat().into()
+    let (of, after) = if braced { ("-of:", "") } else { (":{", "}") };
+    let before = format!("redis-gateway:v1:cache:{what}{of}");
+    [before.as_bytes(), key, after.as_bytes()].concat().into()
 }
 
 /// Where the keys are named whose leases ended while somebody waited.
@@ -34,11 +41,12 @@ script!(
     GET_OR_LEASE,
     Once,
     "get_or_lease-2",
-    "c343781d5921b045734e102674a2983189f3b80a"
+    "cf9486f13eee3bedcb2ed40859ad809e468e1ea6"
 );
-script!(FILL, Once, "fill-2", "5fbf97beb42ca5f9b58ed8bb80f7e8e1dc517484");
-script!(GIVE_UP, Once, "give_up-1", "8b858e331dc54d2f887066292182d226cc5eaee0");
-script!(DELETE, Once, "delete-1", "ccde6375219b632aeb0c1786b7a3e434c672ca01");
+script!(REFRESH, Once, "refresh-2", "bf93a3ac5cb42d0b3dfff0af2e2b9a23bbd1b6de");
+script!(FILL, Once, "fill-3", "2d09ef6da7f37420eab307b7a6fd2ca65964c52b");
+script!(GIVE_UP, Once, "give_up-1", "d7a9ac7bed2a54edc979bbf9dec0ef85e20a94ad");
+script!(DELETE, Once, "delete-1", "e7bb50a719f4a8bf7fa426ea7f77a345ea190883");
 
 /// The cache in Redis.
 pub(super) struct Store {
@@ -54,6 +62,24 @@ pub(super) struct Item {
     pub(super) existing: Existing,
     /// Whether to tell how far the primary is after it.
     pub(super) tell: bool,
+}
+
+/// How a caller would load a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// How long it gets.
+    pub(super) lease: Duration,
+    /// Whether it may load a value again that is about to end; then the load is timed.
+    pub(super) early: bool,
+}
+
+/// What tells when to load a value again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// Until it ends.
+    pub(super) left: Duration,
+    /// How long it took to load.
+    pub(super) load: Duration,
 }
 
 /// A value that was loaded by who had the lease.
@@ -79,6 +105,15 @@ pub(super) enum Answer {
     Leased,
     /// Nothing, and somebody else has the lease, for so long.
     Busy(Duration),
+}
+
+/// What became of a load.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filled {
+    /// Whether it is stored, or why not.
+    pub(super) stored: Result<(), Refusal>,
+    /// Whether its lease stood, and was to refresh a value.
+    pub(super) refresh: bool,
 }
 
 /// Why a value is not stored.
@@ -122,6 +157,31 @@ impl Store {
         self.endpoint.read(command::mget(keys), freshness, deadline).await
     }
 
+    /// `GET key`, `PTTL key` and `GET` of its load time, sent together. The value, and its times if all are known.
+    ///
+    /// With replicas each may ask another of them: times that do not belong together cost a question to the primary, or a refresh.
+    pub(super) async fn get_timed(
+        &self,
+        key: &Bytes,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<Option<(Bytes, Option<Times>)>, Error> {
+        let (value, left, load) = tokio::join!(
+            self.get(key.clone(), freshness, deadline),
+            self.endpoint.read(command::pttl(key.clone()), freshness, deadline),
+            self.get(load_key(key), freshness, deadline),
+        );
+        // Without them the value is worth no less.
+        let times = || {
+            let millis: u64 = std::str::from_utf8(&load.ok()??).ok()?.parse().ok()?;
+            Some(Times {
+                left: Duration::from_millis(u64::try_from(left.ok()?).ok()?),
+                load: Duration::from_millis(millis),
+            })
+        };
+        Ok(value?.map(|value| (value, times())))
+    }
+
     /// `SET key value [NX] [EX seconds]`: whether it was stored.
     pub(super) async fn set(&self, item: Item, deadline: Deadline) -> Result<Written<bool>, Error> {
         let tell = item.tell;
@@ -157,16 +217,16 @@ impl Store {
     }
 
     /// `EVALSHA get_or_lease-2`: `GET`; on a miss `PTTL` and `HEXISTS` of the lease, then `HSETNX` if somebody has it, `HSET` and
-    /// `PEXPIRE` if not. Always on the primary.
+    /// `PEXPIRE` if not, `TIME` before them if the load is timed. Always on the primary.
     pub(super) async fn get_or_lease(
         &self,
         key: &Bytes,
         token: Token,
-        lease: Duration,
+        Terms { lease, early }: Terms,
         deadline: Deadline,
     ) -> Result<Answer, Error> {
         let keys = vec![key.clone(), lease_key(key)];
-        let args = vec![text(token), lease.as_millis().to_string().into()];
+        let args = vec![text(token), millis(lease), command::number(early.into())];
         let (state, value, left): (i64, Bytes, i64) = self.endpoint.eval(&GET_OR_LEASE, keys, args, deadline).await?;
         Ok(match state {
             0 => Answer::Value(value),
@@ -175,8 +235,24 @@ impl Store {
         })
     }
 
-    /// `EVALSHA fill-2`: `HMGET` of the lease, `SET NX [EX]`, `DEL` of the lease, `PUBLISH` if somebody waits.
-    pub(super) async fn fill(&self, loaded: Loaded, deadline: Deadline) -> Result<Written<Result<(), Refusal>>, Error> {
+    /// `EVALSHA refresh-2`: `PTTL` and `HEXISTS` of the lease, `PTTL`; if at most `early` is left of the value and nobody has a lease,
+    /// `TIME`, `GET`, `HSET` and `PEXPIRE`. Whether the lease is the caller's. Always on the primary.
+    pub(super) async fn refresh(
+        &self,
+        key: &Bytes,
+        token: Token,
+        lease: Duration,
+        early: Duration,
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
+        let keys = vec![key.clone(), lease_key(key)];
+        let args = vec![text(token), millis(lease), millis(early)];
+        self.endpoint.eval(&REFRESH, keys, args, deadline).await
+    }
+
+    /// `EVALSHA fill-3`: `HMGET` of the lease, `SET NX [EX]`, `DEL` of the lease, `PUBLISH` if somebody waits. If the load is timed,
+    /// `TIME`, `PTTL`, and `SET EX` of how long it took; if it is a refresh, `GET` too, and `XX` in place of `NX`.
+    pub(super) async fn fill(&self, loaded: Loaded, deadline: Deadline) -> Result<Written<Filled>, Error> {
         let Loaded {
             key,
             token,
@@ -184,21 +260,22 @@ impl Store {
             ttl,
             tell,
         } = loaded;
-        let keys = vec![key.clone(), lease_key(&key)];
+        let keys = vec![key.clone(), lease_key(&key), load_key(&key)];
         let args = vec![
             text(token),
             value,
             command::number(ttl.unwrap_or_default()),
             wake_channel(),
         ];
-        let (state, at): (i64, _) = self.endpoint.eval_then(&FILL, keys, args, tell, deadline).await?;
-        let filled = match state {
+        let ((state, refresh), at): ((i64, bool), _) =
+            self.endpoint.eval_then(&FILL, keys, args, tell, deadline).await?;
+        let stored = match state {
             0 => Ok(()),
             1 => Err(Refusal::Written),
             2 => Err(Refusal::Deleted),
             _ => Err(Refusal::LeaseOver),
         };
-        Ok((filled, at))
+        Ok((Filled { stored, refresh }, at))
     }
 
     /// `EVALSHA give_up-1`: `HMGET` and `DEL` of the lease, `PUBLISH` if somebody waits. Whether it was the token's.
@@ -226,27 +303,38 @@ fn text(token: Token) -> Bytes {
     token.to_string().into()
 }
 
+fn millis(length: Duration) -> Bytes {
+    length.as_millis().to_string().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn scripts_are_pinned() {
-        for script in [&GET_OR_LEASE, &FILL, &GIVE_UP, &DELETE] {
+        for script in [&GET_OR_LEASE, &REFRESH, &FILL, &GIVE_UP, &DELETE] {
             script.assert_pinned();
         }
     }
 
     #[test]
-    fn no_two_keys_share_a_lease() {
+    fn keys_of_the_gateways_own_are_told_apart() {
         let lease = |key: &'static str| lease_key(&key.into());
+        let load = |key: &'static str| load_key(&key.into());
         assert_eq!(
             lease("security_report__x"),
             "redis-gateway:v1:cache:lease:{security_report__x}"
         );
         assert_eq!(lease("a{b}c"), "redis-gateway:v1:cache:lease-of:a{b}c");
+        assert_eq!(
+            load("catalog_page__x"),
+            "redis-gateway:v1:cache:load_ms:{catalog_page__x}"
+        );
+        assert_eq!(load("a{b}c"), "redis-gateway:v1:cache:load_ms-of:a{b}c");
         let keys = ["a", "{a}", "a}", "{a", "of:a", "{of:a}", "{{a}}"];
-        let leases: std::collections::HashSet<Bytes> = keys.into_iter().map(lease).collect();
-        assert_eq!(leases.len(), keys.len());
+        let own = keys.into_iter().flat_map(|key| [lease(key), load(key)]);
+        let own: std::collections::HashSet<Bytes> = own.collect();
+        assert_eq!(own.len(), 2 * keys.len());
     }
 }

@@ -10,12 +10,18 @@ use std::{
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use redis::aio::MultiplexedConnection;
 use redis_gateway::proto::{
-    CacheBatchDeleteRequest, cache_fill_response::Refusal, cache_get_or_lease_response::Outcome,
+    CacheBatchDeleteRequest, CacheFillRequest, CacheSetRequest, cache_fill_response::Refusal,
+    cache_get_or_lease_response::Outcome,
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{Client, Stand, ask, asking, busy_in, delete, fill, fresh, give_up, lease_in, set, value_in, waiting};
+use super::{
+    Client, Stand, ask, asking, busy_in, delete, fill, filling, fresh, give_up, lease_in,
+    refresh::{LONG, load_key},
+    setting, value_in, waiting,
+};
 use crate::harness::{heavy, seeded, soak};
 
 const GATEWAYS: usize = 3;
@@ -24,38 +30,73 @@ const KEYS: [&str; 2] = ["plain", "{braced}"];
 /// What stands in Redis for one key, and what is true of it in the database.
 #[derive(Default)]
 struct Model {
-    value: Option<u64>,
-    /// The lease, by number: who has it, and who had it at the latest delete.
-    lease: Option<(Option<usize>, Option<usize>)>,
+    value: Option<Value>,
+    lease: Option<Lease>,
+    /// Values that ever stood there. Each has a TTL of its own.
+    lives: u64,
     /// The version in the database.
     truth: u64,
     /// The version at the latest delete through a gateway.
     floor: u64,
 }
 
+#[derive(Clone, Copy)]
+struct Value {
+    version: u64,
+    life: u64,
+}
+
+/// A lease, by number.
+#[derive(Default)]
+struct Lease {
+    holder: Option<usize>,
+    /// Who had it at the latest delete.
+    voided: Option<usize>,
+    /// The life of the value that it is to refresh.
+    saw: Option<u64>,
+}
+
 impl Model {
+    fn version(&self) -> Option<u64> {
+        self.value.map(|value| value.version)
+    }
+
+    /// Seconds that the next value lives.
+    fn ttl(&self) -> i64 {
+        60 + i64::try_from(self.lives % 1_000).unwrap()
+    }
+
+    fn store(&mut self, version: u64) {
+        let life = self.lives;
+        self.value = Some(Value { version, life });
+        self.lives += 1;
+    }
+
     fn delete(&mut self) {
         self.truth += 1;
         self.floor = self.truth;
         self.value = None;
-        if let Some((holder, voided)) = &mut self.lease
-            && let Some(had) = holder.take()
+        if let Some(lease) = &mut self.lease
+            && let Some(had) = lease.holder.take()
         {
-            *voided = Some(had);
+            lease.voided = Some(had);
         }
     }
 
     fn fill(&mut self, lease: usize, loaded: u64) -> Result<(), Refusal> {
-        let (holder, voided) = self.lease.unwrap_or_default();
-        if holder != Some(lease) {
-            let deleted = voided == Some(lease);
+        let Some(ended) = self.lease.take_if(|stands| stands.holder == Some(lease)) else {
+            let deleted = self.lease.as_ref().is_some_and(|stands| stands.voided == Some(lease));
             return Err(if deleted { Refusal::Deleted } else { Refusal::LeaseOver });
+        };
+        let life = self.value.map(|value| value.life);
+        if life != ended.saw {
+            return Err(if life.is_some() {
+                Refusal::Written
+            } else {
+                Refusal::Deleted
+            });
         }
-        self.lease = None;
-        if self.value.is_some() {
-            return Err(Refusal::Written);
-        }
-        self.value = Some(loaded);
+        self.store(loaded);
         Ok(())
     }
 }
@@ -95,11 +136,23 @@ async fn each_step_answers_as_the_model_says() {
         };
         *seen.entry(step).or_default() += 1;
         for model in &world.models {
-            assert!(model.value.is_none_or(|value| value >= model.floor), "the model itself");
+            assert!(
+                model.version().is_none_or(|version| version >= model.floor),
+                "the model itself"
+            );
         }
     }
     println!("{seen:?}");
-    for step in ["filled", "written", "deleted", "over", "give up", "evicted"] {
+    for step in [
+        "filled",
+        "written",
+        "deleted",
+        "over",
+        "give up",
+        "evicted",
+        "refresh",
+        "refreshed",
+    ] {
         assert!(seen.contains_key(step), "no {step} in {seen:?}");
     }
     world.stand.stop().await;
@@ -110,21 +163,37 @@ impl World {
         let (key, model) = (KEYS[n], &mut self.models[n]);
         if rng.random_bool(0.4) {
             let got = client.get(fresh(key)).await.unwrap().into_inner();
-            assert_eq!(got.value.map(|value| version(&value)), model.value, "{key}");
+            assert_eq!(got.value.map(|value| version(&value)), model.version(), "{key}");
             return "get";
         }
-        let answer = ask(&mut client, asking(key)).await.unwrap();
-        match (model.value, &mut model.lease) {
-            (Some(value), _) => assert_eq!(version(&value_in(answer)), value),
-            (None, Some((Some(_), _))) => _ = busy_in(answer),
-            (None, lease) => {
-                lease.get_or_insert_default().0 = Some(self.held.len());
-                self.held.push(Held {
-                    key: n,
-                    token: lease_in(answer),
-                    loaded: model.truth,
-                });
+        let mut request = asking(key);
+        request.early_refresh = rng.random_bool(0.4);
+        if request.early_refresh {
+            self.stand.server.run::<()>(&["SET", &load_key(key), LONG]).await;
+        }
+        let refreshes = request.early_refresh && model.value.is_some();
+        let answer = ask(&mut client, request).await.unwrap();
+        let refresh = answer.refresh.clone();
+        if let Some(value) = model.value {
+            assert_eq!(version(&value_in(answer.clone())), value.version);
+        }
+        if model.lease.as_ref().is_some_and(|lease| lease.holder.is_some()) {
+            assert_eq!(refresh, None, "a second lease");
+            if model.value.is_none() {
+                busy_in(answer);
             }
+        } else if refreshes || model.value.is_none() {
+            let lease = model.lease.get_or_insert_default();
+            lease.holder = Some(self.held.len());
+            lease.saw = model.value.map(|value| value.life);
+            self.held.push(Held {
+                key: n,
+                token: refresh.map_or_else(|| lease_in(answer), |lease| lease.token),
+                loaded: model.truth,
+            });
+            return if refreshes { "refresh" } else { "lease" };
+        } else {
+            assert_eq!(refresh, None, "a lease that nobody asked for");
         }
         "get or lease"
     }
@@ -135,15 +204,21 @@ impl World {
         let Held { key: n, token, loaded } = &self.held[lease];
         let (key, model) = (KEYS[*n], &mut self.models[*n]);
         if rng.random_bool(0.2) {
-            let own = model.lease.take_if(|(holder, _)| *holder == Some(lease)).is_some();
+            let own = model.lease.take_if(|stands| stands.holder == Some(lease)).is_some();
             assert_eq!(give_up(&mut client, key, token).await, own);
             return "give up";
         }
+        let request = CacheFillRequest {
+            ttl_seconds: model.ttl(),
+            ..filling(key, token, &loaded.to_string())
+        };
+        let stood = model.value.is_some();
         let expected = model.fill(lease, *loaded);
-        let answer = fill(&mut client, key, token, &loaded.to_string()).await;
+        let answer = client.fill(request).await.unwrap().into_inner();
         let refusal = expected.err().unwrap_or_default();
         assert_eq!((answer.stored, answer.refusal()), (expected.is_ok(), refusal));
         match refusal {
+            Refusal::Unspecified if stood => "refreshed",
             Refusal::Unspecified => "filled",
             Refusal::Written => "written",
             Refusal::Deleted => "deleted",
@@ -157,10 +232,13 @@ impl World {
             0..5 => {
                 let overwrite = rng.random();
                 let stored = overwrite || model.value.is_none();
-                let truth = model.truth.to_string();
-                assert_eq!(set(&mut client, key, &truth, overwrite).await, stored);
+                let request = CacheSetRequest {
+                    ttl_seconds: model.ttl(),
+                    ..setting(key, &model.truth.to_string(), overwrite)
+                };
+                assert_eq!(client.set(request).await.unwrap().into_inner().stored, stored);
                 if stored {
-                    model.value = Some(model.truth);
+                    model.store(model.truth);
                 }
                 "set"
             }
@@ -191,14 +269,17 @@ impl World {
         let (key, model) = (KEYS[n], &mut self.models[n]);
         match rng.random_range(0..12) {
             0..5 => {
-                let truth = model.truth.to_string();
-                let set = ["SET", key, &truth, "NX", "EX", "60"];
+                let (truth, ttl) = (model.truth.to_string(), model.ttl().to_string());
+                let set = ["SET", key, &truth, "NX", "EX", &ttl];
                 self.stand.server.run::<()>(&set).await;
-                model.value.get_or_insert(model.truth);
+                if model.value.is_none() {
+                    model.store(model.truth);
+                }
                 "direct set"
             }
             5..10 => {
-                // Voids nothing: a load from before it is stored, but none from before a delete through a gateway.
+                // Voids no lease for a value that is absent: a load from before it is stored, but none from before a delete through a
+                // gateway. What was to be refreshed is seen to be gone.
                 self.stand.server.run::<()>(&["DEL", key]).await;
                 model.truth += 1;
                 model.value = None;
@@ -225,6 +306,7 @@ struct Shared {
     reads: AtomicUsize,
     loads: AtomicUsize,
     filled: AtomicUsize,
+    refreshed: AtomicUsize,
     voided: AtomicUsize,
 }
 
@@ -238,19 +320,28 @@ async fn nothing_older_than_the_last_delete_is_read_while_all_happens_at_once() 
     let mut callers = JoinSet::new();
     for caller in 0..24 {
         let client = stand.client(caller % GATEWAYS);
-        let n = caller % 2;
+        let (n, role) = (caller % 2, caller % 8 / 2);
         let rng = StdRng::from_rng(&mut rng);
-        callers.spawn(call(client, KEYS[n], shared[n].clone(), rng, caller % 8 / 2, rounds));
+        let direct = stand.server.client().await;
+        callers.spawn(call(client, direct, KEYS[n], shared[n].clone(), rng, role, rounds));
     }
     while let Some(ended) = callers.join_next().await {
         ended.unwrap();
     }
     for (key, shared) in KEYS.iter().zip(&shared) {
-        let [reads, loads, filled, voided] =
-            [&shared.reads, &shared.loads, &shared.filled, &shared.voided].map(|count| count.load(SeqCst));
-        println!("{key}: {reads} reads, {loads} loads, {filled} stored, {voided} refused as voided");
+        let [reads, loads, filled, refreshed, voided] = [
+            &shared.reads,
+            &shared.loads,
+            &shared.filled,
+            &shared.refreshed,
+            &shared.voided,
+        ]
+        .map(|count| count.load(SeqCst));
+        println!(
+            "{key}: {reads} reads, {loads} loads, {filled} stored, {refreshed} of them early, {voided} refused as voided"
+        );
         assert!(
-            filled >= rounds / 20 && voided >= rounds / 20,
+            filled >= rounds / 20 && refreshed >= rounds / 20 && voided >= rounds / 20,
             "too little to prove anything"
         );
     }
@@ -258,7 +349,15 @@ async fn nothing_older_than_the_last_delete_is_read_while_all_happens_at_once() 
 }
 
 /// One caller: who deletes what it has changed, who reads, or one of those who load.
-async fn call(mut client: Client, key: &'static str, shared: Arc<Shared>, mut rng: StdRng, role: usize, rounds: usize) {
+async fn call(
+    mut client: Client,
+    mut direct: MultiplexedConnection,
+    key: &'static str,
+    shared: Arc<Shared>,
+    mut rng: StdRng,
+    role: usize,
+    rounds: usize,
+) {
     for _ in 0..rounds {
         sleep(Duration::from_micros(rng.random_range(0..4_000))).await;
         match role {
@@ -278,21 +377,32 @@ async fn call(mut client: Client, key: &'static str, shared: Arc<Shared>, mut rn
             }
             _ => {
                 let floor = shared.floor.load(SeqCst);
-                let answer = ask(&mut client, waiting(key, rng.random_range(0..20))).await.unwrap();
-                match answer.outcome {
-                    Some(Outcome::Value(value)) => assert!(version(&value) >= floor, "older than {floor}"),
-                    Some(Outcome::Lease(lease)) => {
-                        shared.loads.fetch_add(1, SeqCst);
-                        let loaded = shared.truth.load(SeqCst).to_string();
-                        sleep(Duration::from_micros(rng.random_range(0..4_000))).await;
-                        let answer = fill(&mut client, key, &lease.token, &loaded).await;
-                        shared.filled.fetch_add(answer.stored.into(), SeqCst);
-                        shared
-                            .voided
-                            .fetch_add((answer.refusal() == Refusal::Deleted).into(), SeqCst);
+                let mut request = waiting(key, rng.random_range(0..20));
+                request.early_refresh = role == 3;
+                if request.early_refresh {
+                    let set = redis::Cmd::set(load_key(key), LONG);
+                    set.exec_async(&mut direct).await.unwrap();
+                }
+                let answer = ask(&mut client, request).await.unwrap();
+                let early = answer.refresh.is_some();
+                let lease = match answer.outcome {
+                    Some(Outcome::Value(value)) => {
+                        assert!(version(&value) >= floor, "older than {floor}");
+                        answer.refresh
                     }
-                    Some(Outcome::Busy(_)) => {}
+                    Some(Outcome::Lease(lease)) => Some(lease),
+                    Some(Outcome::Busy(_)) => None,
                     None => panic!("degraded: {}", answer.degraded),
+                };
+                if let Some(lease) = lease {
+                    shared.loads.fetch_add(1, SeqCst);
+                    let loaded = shared.truth.load(SeqCst).to_string();
+                    sleep(Duration::from_micros(rng.random_range(0..4_000))).await;
+                    let answer = fill(&mut client, key, &lease.token, &loaded).await;
+                    shared.filled.fetch_add(answer.stored.into(), SeqCst);
+                    shared.refreshed.fetch_add((answer.stored && early).into(), SeqCst);
+                    let voided = answer.refusal() == Refusal::Deleted;
+                    shared.voided.fetch_add(voided.into(), SeqCst);
                 }
             }
         }

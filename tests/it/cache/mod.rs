@@ -1,8 +1,10 @@
 //! The cache through its RPCs, on several gateways, with direct clients on the other side.
 
 mod faults;
+mod hot_key;
 mod interleavings;
 mod leases;
+mod refresh;
 mod refusals;
 mod replicas;
 mod stampede;

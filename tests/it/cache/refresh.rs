@@ -1,0 +1,444 @@
+//! Early refresh: who gets the lease to load a value again, what its Fill replaces, and what takes it away.
+
+use std::time::Duration;
+
+use redis_gateway::proto::{
+    CacheFillRequest, CacheFillResponse, CacheGetOrLeaseRequest, CacheGetOrLeaseResponse, cache_fill_response::Refusal,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    Client, Stand, ask, asking, busy_in, delete, fill, filled, filling, give_up, lease_in, refused, set, value_in,
+    waiting,
+};
+use crate::harness::{MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy, soak};
+
+/// Asks for a value that may be loaded again early.
+fn early(key: &str) -> CacheGetOrLeaseRequest {
+    CacheGetOrLeaseRequest {
+        early_refresh: true,
+        ..asking(key)
+    }
+}
+
+/// A load, in milliseconds, beside which nothing is left of any value.
+pub(super) const LONG: &str = "18446744073709551615";
+
+/// Where it stands how long a value takes to load.
+pub(super) fn load_key(key: &str) -> String {
+    if key.contains('{') {
+        format!("redis-gateway:v1:cache:load_ms-of:{key}")
+    } else {
+        format!("redis-gateway:v1:cache:load_ms:{{{key}}}")
+    }
+}
+
+/// Says in Redis that a value takes so long to load that each hit draws the lease to refresh it.
+async fn long_to_load(stand: &Stand, key: &str) {
+    stand.server.run::<()>(&["SET", &load_key(key), LONG]).await;
+}
+
+/// Sets a value of 60 s, which takes long to load.
+async fn standing(stand: &Stand, key: &str, value: &str) {
+    long_to_load(stand, key).await;
+    stand.server.run::<()>(&["SET", key, value, "EX", "60"]).await;
+}
+
+/// The value and the token of the lease to load it again.
+fn refresh_in(answer: CacheGetOrLeaseResponse) -> (Vec<u8>, String) {
+    let lease = answer.refresh.clone().expect("a lease to refresh");
+    assert!(lease.remaining_ms > 0, "{lease:?}");
+    (value_in(answer), lease.token)
+}
+
+/// The lease to load the value again, got at that gateway.
+async fn refreshing(client: &mut Client, key: &str) -> String {
+    refresh_in(ask(client, early(key)).await.unwrap()).1
+}
+
+/// The value, and no lease.
+async fn only_read(client: &mut Client, key: &str) -> Vec<u8> {
+    let answer = ask(client, early(key)).await.unwrap();
+    assert_eq!(answer.refresh, None);
+    value_in(answer)
+}
+
+async fn event(stand: &Stand, event: &str) -> u64 {
+    let name = format!("redis_gateway_cache_leases_total{{event=\"{event}\"}}");
+    let mut sum = 0;
+    for gateway in 0..stand.gateways.len() {
+        sum += stand.metric(gateway, &name).await;
+    }
+    sum
+}
+
+#[tokio::test]
+async fn one_of_all_who_hit_loads_again_and_replaces_the_value() {
+    let stand = Stand::new(3).await;
+    for key in ["key", "other"] {
+        standing(&stand, key, "old").await;
+    }
+    let mut calls = JoinSet::new();
+    for call in 0..60 {
+        let mut client = stand.client(call % 3);
+        calls.spawn(async move { ask(&mut client, early("key")).await.unwrap() });
+    }
+    let mut leases = Vec::new();
+    for answer in calls.join_all().await {
+        leases.extend(answer.refresh.clone());
+        assert_eq!(value_in(answer), b"old");
+    }
+    assert_eq!(leases.len(), 1, "{leases:?}");
+    let mut client = stand.client(1);
+    filled(&mut client, "key", &leases[0].token, "new").await;
+    assert_eq!(stand.value("key").await.as_deref(), Some("new"));
+    let lives: i64 = stand.server.run(&["TTL", "key"]).await;
+    assert!((50..=60).contains(&lives), "{lives}");
+    // It fills once, and what it took is known by now.
+    refused(&mut client, "key", &leases[0].token, Refusal::LeaseOver).await;
+    assert_eq!(only_read(&mut client, "key").await, b"new");
+    let token = refreshing(&mut client, "other").await;
+    assert_eq!(only_read(&mut stand.client(2), "other").await, b"old");
+    assert!(give_up(&mut client, "other", &token).await);
+    refreshing(&mut client, "other").await;
+    let events = [
+        event(&stand, "refresh_given").await,
+        event(&stand, "refresh_filled").await,
+    ];
+    assert_eq!(events, [3, 1]);
+    drop(client);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn refresh_replaces_only_the_value_that_it_saw() {
+    let stand = Stand::new(2).await;
+    let [mut a, mut b] = [0, 1].map(|n| stand.client(n));
+    let (written, deleted) = (Refusal::Written, Refusal::Deleted);
+    let direct = async |words: &[&str]| stand.server.run::<redis::Value>(words).await;
+    for (key, refusal) in [
+        ("set by a gateway", written),
+        ("set by a direct client", written),
+        ("deleted, and set to the same", written),
+        ("of another type", written),
+        ("deleted by a direct client", deleted),
+        ("deleted by a gateway", deleted),
+        ("deleted by a gateway, and set to the same", deleted),
+    ] {
+        standing(&stand, key, "old").await;
+        let token = refreshing(&mut a, key).await;
+        match key {
+            "set by a gateway" => assert!(set(&mut b, key, "theirs", true).await),
+            "set by a direct client" => _ = direct(&["SET", key, "theirs", "EX", "60"]).await,
+            "deleted, and set to the same" => {
+                direct(&["DEL", key]).await;
+                direct(&["SET", key, "old", "NX", "EX", "61"]).await;
+            }
+            "of another type" => {
+                direct(&["DEL", key]).await;
+                direct(&["RPUSH", key, "x"]).await;
+            }
+            "deleted by a direct client" => _ = direct(&["DEL", key]).await,
+            _ => {
+                assert!(delete(&mut b, key).await);
+                if key.ends_with("same") {
+                    assert!(set(&mut b, key, "old", false).await);
+                }
+            }
+        }
+        let before: Vec<u8> = stand.server.run(&["DUMP", key]).await;
+        refused(&mut b, key, &token, refusal).await;
+        assert_eq!(stand.server.run::<Vec<u8>>(&["DUMP", key]).await, before, "{key}");
+    }
+    // A voided one is counted with the others.
+    assert_eq!(event(&stand, "refresh_refused").await, 5);
+    assert_eq!(event(&stand, "refused_deleted").await, 2);
+    drop((a, b));
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn value_that_ran_out_meanwhile_is_stored_by_the_refresh_for_those_who_wait() {
+    let stand = Stand::new(2).await;
+    let mut client = stand.client(0);
+    for end in ["fill", "give up", "delete"] {
+        long_to_load(&stand, end).await;
+        stand.server.run::<()>(&["SET", end, "old", "PX", "300"]).await;
+        let token = refreshing(&mut client, end).await;
+        eventually("the value ends", async || stand.value(end).await.is_none()).await;
+        // Who misses it now waits for the one who loads it already.
+        busy_in(ask(&mut stand.client(1), early(end)).await.unwrap());
+        let mut waiter = stand.client(1);
+        let wait = tokio::spawn(async move { ask(&mut waiter, waiting(end, 60_000)).await.unwrap() });
+        stand.waiters(1, 1).await;
+        match end {
+            "fill" => {
+                filled(&mut client, end, &token, "new").await;
+                assert_eq!(value_in(wait.await.unwrap()), b"new");
+            }
+            "give up" => {
+                assert!(give_up(&mut client, end, &token).await);
+                lease_in(wait.await.unwrap());
+            }
+            _ => {
+                assert!(!delete(&mut client, end).await);
+                lease_in(wait.await.unwrap());
+                refused(&mut client, end, &token, Refusal::Deleted).await;
+            }
+        }
+    }
+    drop(client);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn lease_after_one_that_was_voided_is_for_a_value_that_is_absent() {
+    let stand = Stand::new(1).await;
+    let mut client = stand.client(0);
+    standing(&stand, "key", "old").await;
+    let old = refreshing(&mut client, "key").await;
+    assert!(delete(&mut client, "key").await);
+    let new = lease_in(ask(&mut client, asking("key")).await.unwrap());
+    refused(&mut client, "key", &old, Refusal::Deleted).await;
+    filled(&mut client, "key", &new, "new").await;
+
+    // Nor does one that was voided stand in the way of a refresh.
+    let old = refreshing(&mut client, "key").await;
+    assert!(delete(&mut client, "key").await);
+    assert!(set(&mut client, "key", "theirs", false).await);
+    let new = refreshing(&mut client, "key").await;
+    refused(&mut client, "key", &old, Refusal::Deleted).await;
+    filled(&mut client, "key", &new, "new").await;
+
+    // As a release leaves it that knows of no refresh, and as it ends one.
+    let token = "0".repeat(32);
+    let lease = "redis-gateway:v1:cache:lease:{theirs}";
+    stand.server.run::<()>(&["HSET", lease, "token", &token]).await;
+    stand.server.run::<()>(&["EXPIRE", lease, "60"]).await;
+    busy_in(ask(&mut client, early("theirs")).await.unwrap());
+    filled(&mut client, "theirs", &token, "new").await;
+    drop(client);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn load_is_timed_for_who_asks_for_it_and_no_value_is_refreshed_without() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let stand = Stand::new(2).await;
+    let [mut a, mut b] = [0, 1].map(|n| stand.client(n));
+    let load_ms = async |key: &str| -> Option<u64> { stand.server.run(&["GET", &load_key(key)]).await };
+    let load = Duration::from_millis(120);
+    let began = Instant::now();
+    let token = lease_in(ask(&mut a, early("key")).await.unwrap());
+    tokio::time::sleep(load).await;
+    filled(&mut b, "key", &token, "1").await;
+    let took = Duration::from_millis(load_ms("key").await.unwrap());
+    assert!(
+        took + Duration::from_millis(2) >= load && took <= began.elapsed(),
+        "{took:?}"
+    );
+    lag.assert_within("a load", took, load + Duration::from_millis(50));
+    let own = &load_key("key");
+    assert_eq!(stand.own_keys().await, [own.as_str()]);
+    let lives: [i64; 2] = [
+        stand.server.run(&["TTL", own]).await,
+        stand.server.run(&["TTL", "key"]).await,
+    ];
+    assert!(lives[0] > 50 && lives[0] <= lives[1], "{lives:?}");
+
+    // A load of 0.12 s beside a minute that is left: exp(-500) of all hits.
+    assert_eq!(only_read(&mut b, "key").await, b"1");
+    let scripts = stand.server.calls("evalsha").await;
+    long_to_load(&stand, "key").await;
+    assert_eq!(value_in(ask(&mut a, asking("key")).await.unwrap()), b"1");
+    assert_eq!(stand.server.calls("evalsha").await, scripts, "not asked for");
+
+    // Of what stays there is nothing to refresh, nor is a time kept.
+    stand.server.run::<()>(&["PERSIST", "key"]).await;
+    assert_eq!(only_read(&mut a, "key").await, b"1");
+    let token = lease_in(ask(&mut a, early("stays")).await.unwrap());
+    let request = CacheFillRequest {
+        ttl_seconds: 0,
+        ..filling("stays", &token, "1")
+    };
+    assert!(a.fill(request).await.unwrap().into_inner().stored);
+    assert_eq!(load_ms("stays").await, None);
+    // What is no time counts for none.
+    stand.server.run::<()>(&["EXPIRE", "key", "60"]).await;
+    for text in ["", "-1", "1.5", "x", "99999999999999999999"] {
+        stand.server.run::<()>(&["SET", own, text]).await;
+        assert_eq!(only_read(&mut a, "key").await, b"1");
+    }
+    long_to_load(&stand, "key").await;
+    refreshing(&mut a, "key").await;
+    drop((a, b));
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn killed_holder_of_a_refresh_costs_its_lease_and_one_more_load() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let mut stand = Stand::new(3).await;
+    let lease = Duration::from_secs(1);
+    long_to_load(&stand, "key").await;
+    stand.server.run::<()>(&["SET", "key", "old", "PX", "400"]).await;
+    let mut dying = stand.client(0);
+    let began = Instant::now();
+    let request = CacheGetOrLeaseRequest {
+        lease_ms: 1_000,
+        ..early("key")
+    };
+    refresh_in(ask(&mut dying, request).await.unwrap());
+    // The gateway that gave the lease dies with who has it.
+    drop(dying);
+    stand.clients.remove(0);
+    drop(stand.gateways.remove(0));
+    eventually("the value ends", async || stand.value("key").await.is_none()).await;
+
+    let mut calls = JoinSet::new();
+    for call in 0..200 {
+        let mut client = stand.client(call % 2);
+        calls.spawn(async move {
+            let answer = ask(&mut client, waiting("key", 20_000)).await.unwrap();
+            if answer
+                .outcome
+                .as_ref()
+                .is_some_and(|outcome| !matches!(outcome, super::Outcome::Value(_)))
+            {
+                let token = lease_in(answer);
+                assert!(began.elapsed() >= lease, "nobody loads while the lease lives");
+                filled(&mut client, "key", &token, "new").await;
+                return true;
+            }
+            assert_eq!(value_in(answer), b"new");
+            false
+        });
+    }
+    let loads = calls.join_all().await.into_iter().filter(|loaded| *loaded).count();
+    assert_eq!(loads, 1);
+    lag.assert_within("the lease", began.elapsed(), lease + Duration::from_millis(500));
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn refresh_that_its_caller_does_not_take_is_given_up() {
+    let server = RedisServer::new().start().await;
+    let slow = Proxy::new(server.addr());
+    let slow_at = slow.addr();
+    let stand = Stand::with(server, 1, |config| config.endpoints.cache = Some(at(slow_at))).await;
+    slow.set(Mode::Delay(Duration::from_millis(5)));
+    for round in 0..60 {
+        let mut client = stand.client(0);
+        let key = format!("key{round}");
+        standing(&stand, &key, "old").await;
+        // The caller goes away at any moment of a call, which is of two steps of 10 ms.
+        let call = tokio::spawn(async move { ask(&mut client, early(&key)).await });
+        tokio::time::sleep(Duration::from_micros(500 * round)).await;
+        call.abort();
+        drop(call.await);
+    }
+    let leases = async || {
+        let own = stand.own_keys().await.into_iter();
+        own.filter(|key| key.contains(":lease:")).count() as u64
+    };
+    // The answers to the last calls may still be on their way.
+    eventually("only leases that were given are left", async || {
+        leases().await == event(&stand, "refresh_given").await
+    })
+    .await;
+    let unwanted = event(&stand, "unwanted").await;
+    println!("{} given, {unwanted} given up", event(&stand, "refresh_given").await);
+    assert!(unwanted > 0);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_its_value_does_not_wait_for_a_primary_that_does_not_answer() {
+    let _one = heavy().await;
+    let lag = MachineLag::watch();
+    let server = RedisServer::new().start().await;
+    let replica = RedisServer::new().replica_of(&server).start().await;
+    let proxy = Proxy::new(server.addr());
+    let stand = Stand::with(server, 1, |config| {
+        let mut endpoint = at(proxy.addr());
+        endpoint.replicas = vec![at(replica.addr()).server];
+        config.endpoints.cache = Some(endpoint);
+    })
+    .await;
+    standing(&stand, "key", "old").await;
+    let mut client = stand.client(0);
+    eventually("the replica serves", async || {
+        let before = replica.calls("get").await;
+        ask(&mut client, asking("key")).await.unwrap();
+        replica.calls("get").await > before
+    })
+    .await;
+    // Its lease is got from the primary, the value comes from the replica.
+    let reads = replica.calls("pttl").await;
+    let token = refreshing(&mut client, "key").await;
+    assert!(replica.calls("pttl").await > reads);
+    assert!(give_up(&mut client, "key", &token).await);
+    proxy.set_open(Mode::SwallowReplies);
+    let asked = Instant::now();
+    let request = within_a_minute("key");
+    assert_eq!(
+        value_in(client.get_or_lease(request).await.unwrap().into_inner()),
+        b"old"
+    );
+    lag.assert_within("a value", asked.elapsed(), Duration::from_millis(400));
+    proxy.cut(crate::harness::Cut::Reset).await;
+    eventually("the lease that nobody heard of is given up", async || {
+        ask(&mut client, early("key")).await.unwrap().refresh.is_some()
+    })
+    .await;
+    drop(client);
+    stand.stop().await;
+}
+
+fn within_a_minute(key: &str) -> tonic::Request<CacheGetOrLeaseRequest> {
+    crate::harness::within(
+        Duration::from_mins(1),
+        CacheGetOrLeaseRequest {
+            max_staleness_ms: 60_000,
+            ..early(key)
+        },
+    )
+}
+
+/// What is refused, each time anew: leases of absent values and of values that stand, voided on other gateways than those that gave
+/// them and those that fill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_is_refused_after_a_delete_on_another_gateway_each_time() {
+    let _one = heavy().await;
+    let stand = Stand::new(3).await;
+    let rounds = if soak() { 10_000 } else { 200 };
+    let mut refusals = 0;
+    for refresh in [false, true] {
+        let key = format!("refresh {refresh}");
+        for round in 0..rounds {
+            let [mut gives, mut deletes, mut fills] = [0, 1, 2].map(|n| stand.client((round + n) % 3));
+            let token = if refresh {
+                if round == 0 {
+                    long_to_load(&stand, &key).await;
+                }
+                assert!(set(&mut deletes, &key, "old", true).await);
+                refreshing(&mut gives, &key).await
+            } else {
+                lease_in(ask(&mut gives, asking(&key)).await.unwrap())
+            };
+            assert_eq!(delete(&mut deletes, &key).await, refresh);
+            let CacheFillResponse { stored, refusal, .. } = fill(&mut fills, &key, &token, "stale").await;
+            assert_eq!(
+                (stored, refusal),
+                (false, Refusal::Deleted.into()),
+                "{key}, round {round}"
+            );
+            refusals += 1;
+        }
+        assert_eq!(stand.value(&key).await, None);
+    }
+    println!("{refusals} loads, each refused after a delete on another gateway");
+    stand.stop().await;
+}
