@@ -3,10 +3,11 @@
 use redis_gateway::proto::{CacheBatchDeleteRequest, CacheFillRequest, cache_fill_response::Refusal};
 
 use super::{
-    Stand, WAKE, ask, asking, busy_in, delete, filled, filling, fresh, give_up, lease_in, leased, refused, set,
-    value_in,
+    Stand, WAKE, ask, asking, busy_in, delete, filled, filling, fresh, give_up, lease_in, leased,
+    refresh::{refreshing, standing},
+    refused, set, value_in,
 };
-use crate::harness::{RedisServer, eventually};
+use crate::harness::{RedisServer, eventually, soak};
 
 #[tokio::test]
 async fn one_of_all_gateways_gets_the_lease_and_fills_on_any() {
@@ -67,11 +68,19 @@ async fn what_stands_in_redis_is_what_a_set_would_leave() {
 async fn stale_load_is_refused_after_a_delete_on_another_gateway() {
     let stand = Stand::new(2).await;
     let [mut a, mut b] = [0, 1].map(|n| stand.client(n));
-    for round in 0..200 {
+    let rounds = if soak() { 20_000 } else { 400 };
+    for round in 0..rounds {
         let key = format!("key{round}");
-        let token = leased(&mut a, &key).await;
+        // A load of what is absent, and one of what stands.
+        let refresh = round % 4 > 1;
+        let token = if refresh {
+            standing(&stand, &key, "\"old\"").await;
+            refreshing(&mut a, &key).await
+        } else {
+            leased(&mut a, &key).await
+        };
         if round % 2 == 0 {
-            assert!(!delete(&mut b, &key).await);
+            assert_eq!(delete(&mut b, &key).await, refresh);
         } else {
             let keys = vec!["absent".into(), key.clone(), "absent".into()];
             let answer = b
@@ -81,7 +90,7 @@ async fn stale_load_is_refused_after_a_delete_on_another_gateway() {
                 })
                 .await
                 .unwrap();
-            assert_eq!(answer.into_inner().deleted, 0);
+            assert_eq!(answer.into_inner().deleted, i64::from(refresh));
         }
         if round % 3 == 0 {
             // The next one loads what is true now, whatever the first one does.
@@ -94,6 +103,7 @@ async fn stale_load_is_refused_after_a_delete_on_another_gateway() {
             assert_eq!(stand.value(&key).await, None);
         }
     }
+    println!("{rounds} loads, every second one a refresh, each refused after a delete on another gateway");
     drop((a, b));
     stand.stop().await;
 }

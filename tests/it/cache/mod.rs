@@ -4,6 +4,7 @@ mod faults;
 mod hot_key;
 mod interleavings;
 mod leases;
+mod races;
 mod refresh;
 mod refusals;
 mod replicas;

@@ -11,7 +11,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{
-    Stand, ask, asking, delete, deletion, fill, filled, filling, give_up, lease_in, leased, replicas::is_nowhere,
+    Stand, ask, asking, delete, deletion, fill, filled, filling, give_up, lease_in, leased,
+    refresh::{refreshing, standing},
+    replicas::is_nowhere,
     value_in, waiting,
 };
 use crate::harness::{Gateway, RedisServer, config, reason};
@@ -89,7 +91,7 @@ fn names(status: &Status, field: &str) {
 
 #[tokio::test]
 async fn the_documented_rights_are_enough() {
-    let rights = "+get +mget +set +del +evalsha +script|load +hmget +hset +hsetnx +hdel +hexists +pttl +pexpire +publish \
+    let rights = "+get +mget +set +del +evalsha +script|load +hmget +hset +hsetnx +hdel +hexists +pttl +pexpire +time +publish \
                   +subscribe +unsubscribe +client|info +info ~key ~redis-gateway:v1:cache:* &redis-gateway:v1:cache:wake";
     let server = RedisServer::new().user("gateway", &format!("on >secret resetchannels +ping {rights}"));
     let stand = Stand::with(server.start().await, 2, as_gateway).await;
@@ -118,6 +120,9 @@ async fn the_documented_rights_are_enough() {
         let next = lease_in(answer.unwrap().unwrap());
         assert!(give_up(&mut b, "key", &next).await);
     }
+    standing(&stand, "key", "1").await;
+    let token = refreshing(&mut a, "key").await;
+    filled(&mut a, "key", &token, "2").await;
     let request = CacheDeleteRequest {
         want_token: true,
         ..deletion("key")
