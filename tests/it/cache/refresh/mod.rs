@@ -15,7 +15,7 @@ use super::{
 use crate::harness::{MachineLag, eventually, heavy};
 
 /// Asks for a value that may be loaded again early.
-fn early(key: &str) -> CacheGetOrLeaseRequest {
+pub(super) fn early(key: &str) -> CacheGetOrLeaseRequest {
     CacheGetOrLeaseRequest {
         early_refresh: true,
         ..asking(key)

@@ -8,7 +8,16 @@ use std::sync::{
 use rand::Rng as _;
 use tokio::time::sleep;
 
-use super::*;
+use redis_gateway::proto::CacheGetOrLeaseRequest;
+
+use super::{
+    super::{
+        ask,
+        refresh::{early, load_key},
+        value_in,
+    },
+    *,
+};
 use crate::harness::{Mode, heavy, seeded, soak};
 
 /// When which number stood in the primary for sure.
@@ -155,5 +164,30 @@ async fn reads_go_in_turn_to_the_replicas_that_are_fresh_enough() {
     })
     .await;
     drop(client);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn value_that_was_renewed_meanwhile_is_not_refreshed_again() {
+    let fleet = Fleet::new(1, 1).await;
+    let (primary, replica) = (&fleet.stand.server, &fleet.replicas[0]);
+    // Four months: long beside the minute that the replica knows of, short beside the ten years that are left on the primary.
+    primary.run::<()>(&["SET", &load_key("key"), "10000000000"]).await;
+    primary.run::<()>(&["SET", "key", "1", "EX", "60"]).await;
+    eventually("the replica has it", async || {
+        replica.server.run::<Option<u64>>(&["GET", "key"]).await == Some(1)
+    })
+    .await;
+    replica.link.set(Mode::Stall);
+    primary.run::<()>(&["SET", "key", "2", "EX", "315360000"]).await;
+    let scripts = primary.calls("evalsha").await;
+    let request = CacheGetOrLeaseRequest {
+        max_staleness_ms: 60_000,
+        ..early("key")
+    };
+    let answer = ask(&mut fleet.stand.client(0), request).await.unwrap();
+    assert!(primary.calls("evalsha").await > scripts, "the primary was asked");
+    assert_eq!(answer.refresh, None);
+    assert_eq!(value_in(answer), b"1");
     fleet.stop().await;
 }
