@@ -259,7 +259,7 @@ fn patterns(
     registry: &Registry,
 ) -> (Running, RoutesBuilder) {
     let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
-    let cache = endpoint_of(EndpointName::Cache).map(|at| Cache::open(at, draining.clone(), registry));
+    let cache = endpoint_of(EndpointName::Cache).map(|at| Cache::open(at, &config.cache, draining.clone(), registry));
     let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
     let locks = locks_at.map(|at| Locks::open(at, draining.clone(), registry));
     let orchestrator =

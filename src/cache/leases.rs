@@ -13,15 +13,20 @@ use tokio_util::task::TaskTracker;
 use super::Token;
 use super::lines::Lines;
 use super::metrics::{Event, Metrics, Waited};
+use super::near::Near;
 use super::refresh;
 use super::store::{Filled, Loaded, Store, Terms, Written};
+use super::values::{Read, Wish};
+use crate::config;
 use crate::deadline::Deadline;
-use crate::redis::{Endpoint, Error, Freshness};
+use crate::redis::{Endpoint, Error};
 
 /// The cache on one endpoint, and who waits for what others load.
 pub struct Cache {
     core: Arc<Core>,
     lines: Lines,
+    /// What is kept in memory, if anything is.
+    pub(super) near: Option<Near>,
     draining: CancellationToken,
 }
 
@@ -37,8 +42,8 @@ pub(super) struct Core {
 /// What a caller wants, who would load it.
 pub(super) struct Question {
     pub(super) key: Bytes,
-    /// How new the value has to be.
-    pub(super) freshness: Freshness,
+    /// What value it accepts.
+    pub(super) wish: Wish,
     /// How long it waits while another loads.
     pub(super) patience: Duration,
     /// How it would load.
@@ -50,6 +55,8 @@ pub(super) struct Question {
 pub(super) enum Found {
     /// The value.
     Value(Bytes),
+    /// What it was, of a TTL that is over or in a memory that is cut off; why, if Redis could not be asked.
+    Stale(Read, Option<Error>),
     /// The lease, for so long.
     Lease(Token, Duration),
     /// The value, and the lease to load it again, for so long.
@@ -65,7 +72,13 @@ impl Cache {
     ///
     /// # Panics
     /// If `registry` has the metrics of others, or outside of a runtime.
-    pub fn open(endpoint: Arc<Endpoint>, draining: CancellationToken, registry: &Registry) -> Arc<Self> {
+    pub fn open(
+        endpoint: Arc<Endpoint>,
+        config: &config::Cache,
+        draining: CancellationToken,
+        registry: &Registry,
+    ) -> Arc<Self> {
+        let near = Near::open(&endpoint, config, registry);
         let core = Arc::new(Core {
             store: Store::new(endpoint),
             metrics: Metrics::new(registry),
@@ -75,6 +88,7 @@ impl Cache {
         Arc::new(Cache {
             lines: Lines::open(core.clone()),
             core,
+            near,
             draining,
         })
     }
@@ -88,39 +102,59 @@ impl Cache {
     pub(super) async fn get_or_lease(&self, question: Question, by: Deadline) -> Result<Found, Error> {
         let Question {
             key,
-            freshness,
+            wish,
             patience,
             terms,
         } = question;
-        let hit = if terms.early {
-            refresh::get(&self.core, &key, freshness, terms.lease, by).await?
+        // A hit costs what it costs without leases, and may come from memory or a replica.
+        let (read, times, failed) = if terms.early {
+            // In a box: three reads at once are large beside a hit without this.
+            Box::pin(self.get_timed(key.clone(), wish, by)).await
         } else {
-            // A hit costs what it costs without leases, and may come from a replica.
-            let value = self.core.store.get(key.clone(), freshness, by).await?;
-            value.map(Found::Value)
+            let (read, failed) = self.get(key.clone(), wish, by).await;
+            (read, None, failed)
         };
-        if let Some(found) = hit {
-            return Ok(found);
+        match (read, failed) {
+            (Read { value: Some(value), .. }, None) => {
+                return Ok(match times {
+                    Some(times) => refresh::draw_for(&self.core, key, value, times, terms.lease, by).await,
+                    None => Found::Value(value),
+                });
+            }
+            (read @ Read { value: Some(_), .. }, failed) => return Ok(Found::Stale(read, failed)),
+            (_, Some(error)) => return Err(error),
+            (_, None) => {}
         }
+        let expired = self.expired(&key, &wish);
         let began = Instant::now();
-        let until = by.capped(patience).instant();
+        // Who accepts what it was does not wait for what it will be.
+        let until = by
+            .capped(if expired.is_some() { Duration::ZERO } else { patience })
+            .instant();
         let found = tokio::select! {
             found = self.lines.wait(key, terms, until, by) => found,
             () = self.draining.cancelled() => return Ok(Found::Draining),
         };
         let waited = match &found {
-            Ok(Found::Value(_)) => Waited::Value,
+            Ok(Found::Value(_) | Found::Stale(..)) => Waited::Value,
             Ok(Found::Lease(..) | Found::Refresh(..)) => Waited::Lease,
             Ok(Found::Busy(_) | Found::Draining) => Waited::Busy,
             Err(_) => Waited::Failed,
         };
         self.core.metrics.waited(waited, began.elapsed());
-        found
+        match (found, expired) {
+            (Ok(Found::Busy(_)), Some(expired)) => Ok(Found::Stale(expired.into(), None)),
+            (Err(error), Some(expired)) => Ok(Found::Stale(expired.into(), Some(error))),
+            (found, _) => found,
+        }
     }
 
     /// Stores what was loaded, or says why not.
     pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Written<Filled>, Error> {
-        let (filled, at) = self.core.store.fill(loaded, by).await?;
+        let key = loaded.key.clone();
+        let filled = self.core.store.fill(loaded, by).await;
+        self.forget([&key]);
+        let (filled, at) = filled?;
         self.core.metrics.lease(match filled.stored {
             Ok(()) if filled.refresh => Event::Refreshed,
             Ok(()) => Event::Filled,

@@ -2,14 +2,17 @@
 //! a value one loads it.
 //!
 //! A call is parsed by `service`, and carried out by `store`, which knows the commands, or by `leases`, if it may wait. Who waits
-//! stands in `lines`: one task asks Redis for all who wait for a key here. `refresh` has a value loaded again before it ends.
+//! stands in `lines`: one task asks Redis for all who wait for a key here. `refresh` has a value loaded again before it ends. `values`
+//! reads what `near` keeps in memory, and writes past it.
 
 mod leases;
 mod lines;
 mod metrics;
+mod near;
 mod refresh;
 mod service;
 mod store;
+mod values;
 
 use std::fmt;
 

@@ -12,39 +12,33 @@ use tokio::sync::oneshot;
 
 use super::leases::{Core, Found, Grant};
 use super::metrics::Event;
+use super::store::Times;
 use crate::deadline::Deadline;
-use crate::redis::{Error, Freshness};
+use crate::redis::Error;
 
 /// How long a caller that has its value waits to hear whether it is to load it again.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Reads a value, and draws for the lease to load it again.
-pub(super) async fn get(
+/// Draws for the lease to load a value again that was read.
+pub(super) async fn draw_for(
     core: &Arc<Core>,
-    key: &Bytes,
-    freshness: Freshness,
+    key: Bytes,
+    value: Bytes,
+    times: Times,
     lease: Duration,
     by: Deadline,
-) -> Result<Option<Found>, Error> {
-    // In a box: three reads at once are large beside a hit without this.
-    let Some((value, times)) = Box::pin(core.store.get_timed(key, freshness, by)).await? else {
-        return Ok(None);
-    };
-    let drawn = times.and_then(|times| {
-        let early = draw(times.load, rand::random());
-        (times.left <= early).then_some(early)
-    });
-    let grant = match drawn {
-        Some(early) => ask(core, key.clone(), lease, early, by.capped(PATIENCE)).await,
-        None => None,
-    };
-    Ok(Some(match grant {
+) -> Found {
+    let early = draw(times.load, rand::random());
+    if times.left > early {
+        return Found::Value(value);
+    }
+    match ask(core, key, lease, early, by.capped(PATIENCE)).await {
         Some(grant) => {
             let (token, left) = grant.take(Event::RefreshGiven);
             Found::Refresh(value, token, left)
         }
         None => Found::Value(value),
-    }))
+    }
 }
 
 /// How long before its end a value is to be loaded again, by a number from 0 to below 1.

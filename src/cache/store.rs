@@ -82,6 +82,16 @@ pub(super) struct Times {
     pub(super) load: Duration,
 }
 
+impl Times {
+    /// None unless both are known: a value may stay, and what is left of it is then negative, as `PTTL` has it.
+    pub(super) fn new(pttl: i64, load: Option<Duration>) -> Option<Self> {
+        Some(Times {
+            left: Duration::from_millis(u64::try_from(pttl).ok()?),
+            load: load?,
+        })
+    }
+}
+
 /// A value that was loaded by who had the lease.
 pub(super) struct Loaded {
     pub(super) key: Bytes,
@@ -165,21 +175,42 @@ impl Store {
         key: &Bytes,
         freshness: Freshness,
         deadline: Deadline,
-    ) -> Result<Option<(Bytes, Option<Times>)>, Error> {
+    ) -> Result<(Option<Bytes>, Option<Times>), Error> {
         let (value, left, load) = tokio::join!(
             self.get(key.clone(), freshness, deadline),
             self.endpoint.read(command::pttl(key.clone()), freshness, deadline),
             self.get(load_key(key), freshness, deadline),
         );
         // Without them the value is worth no less.
-        let times = || {
-            let millis: u64 = std::str::from_utf8(&load.ok()??).ok()?.parse().ok()?;
-            Some(Times {
-                left: Duration::from_millis(u64::try_from(left.ok()?).ok()?),
-                load: Duration::from_millis(millis),
-            })
-        };
-        Ok(value?.map(|value| (value, times())))
+        Ok((value?, Times::new(left.unwrap_or(-1), read_load(load))))
+    }
+
+    /// `GET key` and `PTTL key` on the primary, in one pipeline.
+    pub(super) async fn get_with_ttl(&self, key: Bytes, deadline: Deadline) -> Result<(Option<Bytes>, i64), Error> {
+        let ttl = vec![command::pttl(key.clone())];
+        let (value, ttl) = self.endpoint.primary_with(command::get(key), ttl, deadline).await?;
+        Ok((value, ttl.into_iter().sum()))
+    }
+
+    /// `GET` of a load time on the primary. None: it is not known.
+    pub(super) async fn load_time(&self, key: &Bytes, deadline: Deadline) -> Option<Duration> {
+        read_load(self.get(load_key(key), Freshness::Latest, deadline).await)
+    }
+
+    /// `MGET key …` and a `PTTL` for each of `kept` on the primary, in one pipeline.
+    pub(super) async fn get_many_with_ttls(
+        &self,
+        keys: Vec<Bytes>,
+        kept: Vec<Bytes>,
+        deadline: Deadline,
+    ) -> Result<(Vec<Option<Bytes>>, Vec<i64>), Error> {
+        let ttls = kept.into_iter().map(command::pttl).collect();
+        self.endpoint.primary_with(command::mget(keys), ttls, deadline).await
+    }
+
+    /// Whether reads may go to replicas.
+    pub(super) fn has_replicas(&self) -> bool {
+        self.endpoint.has_replicas()
     }
 
     /// `SET key value [NX] [EX seconds]`: whether it was stored.
@@ -297,6 +328,12 @@ impl Store {
 
 fn set(item: Item) -> Command<Once, Option<Bytes>> {
     command::set(item.key, item.value, item.existing, item.ttl)
+}
+
+/// The milliseconds that a load took. Without them, or where they cannot be read, nobody knows.
+fn read_load(load: Result<Option<Bytes>, Error>) -> Option<Duration> {
+    let millis = std::str::from_utf8(&load.ok()??).ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
 }
 
 fn text(token: Token) -> Bytes {

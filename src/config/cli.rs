@@ -79,6 +79,7 @@ pub(super) fn heading(path: &str) -> String {
         (Some("grpc" | "admin" | "readiness"), _) => "Listening".into(),
         (Some("limits"), _) => "Limits".into(),
         (Some("build_logs"), _) => "Build logs".into(),
+        (Some("cache"), _) => "Cache".into(),
         (Some("pull_metrics"), _) => "Pull metrics".into(),
         (Some("user_events"), _) => "User events".into(),
         (Some("orchestrator"), _) => "Orchestrator".into(),

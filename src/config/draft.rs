@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Admin, BuildLogs, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, Orchestrator,
+    Admin, BuildLogs, Cache, Config, Drain, EndpointName, Endpoints, Grpc, Limits, Listen, LogFormat, Orchestrator,
     PullMetrics, Server, Telemetry, UserEvents,
 };
 
@@ -75,6 +75,11 @@ impl Draft {
                     poll_interval: Duration::ZERO,
                     heartbeat: Duration::ZERO,
                     ttl_from_first_append: false,
+                },
+                cache: Cache {
+                    near_prefixes: Vec::new(),
+                    near_max_bytes: 0,
+                    near_max_stale: Duration::ZERO,
                 },
                 pull_metrics: PullMetrics {
                     coalesce_window: Duration::ZERO,

@@ -181,6 +181,28 @@ impl Form for Text {
     }
 }
 
+/// What names begin with; the empty text is what all begin with.
+pub(super) struct Beginning;
+
+impl Form for Beginning {
+    type Value = String;
+
+    fn name(&self) -> &'static str {
+        "TEXT"
+    }
+
+    fn want(&self) -> String {
+        Text.want()
+    }
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        if text.is_empty() {
+            return Ok(String::new());
+        }
+        Text.parse(text)
+    }
+}
+
 /// One of a few words.
 pub(super) struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     /// How builds' logs are kept and followed.
     pub build_logs: BuildLogs,
+    /// How values of the cache are kept in the gateway's own memory.
+    pub cache: Cache,
     /// How pulls are counted and flushed.
     pub pull_metrics: PullMetrics,
     /// How users' events are listened to.
@@ -279,6 +281,20 @@ pub struct BuildLogs {
     pub heartbeat: Duration,
     /// Give the list its TTL with the first append too; the reference's first append leaves it without. Default false.
     pub ttl_from_first_append: bool,
+}
+
+/// How values of the cache are kept in the gateway's own memory.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Beginnings of the keys whose values are kept; none begins with another. Each costs Redis a look at each key that is changed,
+    /// and each change of such a key a message. Default none: nothing is kept.
+    pub near_prefixes: Vec<String>,
+    /// Memory for them. Too low keeps what is seldom read from what is read often, too high is memory that others lack. Default
+    /// 64 MiB.
+    pub near_max_bytes: usize,
+    /// How long past its end a value is kept for callers that allow stale ones. Too high fills the memory with what nobody wants.
+    /// Default 10 min.
+    pub near_max_stale: Duration,
 }
 
 /// How pulls are counted and flushed.

@@ -12,7 +12,6 @@ use super::{
     endpoint::{Checks, configured},
     load::{Chosen, Row},
     problem::{Place, Problem},
-    setting::Raw,
     source,
     table::{setting, table},
 };
@@ -49,6 +48,7 @@ pub(super) fn resolve(
         }
     }
     locks(&config, &chosen, warnings);
+    prefixes(&config.cache.near_prefixes, &chosen, problems);
     config.readiness = ready(&draft.readiness, &chosen, problems);
     listening(&config, &chosen, problems, warnings);
     let rows = rows(&config, &chosen);
@@ -121,6 +121,23 @@ fn locks(config: &Config, chosen: &Chosen, warnings: &mut Vec<Problem>) {
     }
 }
 
+/// Redis refuses to tell of the same key by two prefixes.
+fn prefixes(prefixes: &[String], chosen: &Chosen, problems: &mut Vec<Problem>) {
+    for (n, second) in prefixes.iter().enumerate() {
+        let overlaps = |first: &&String| first.starts_with(second.as_str()) || second.starts_with(first.as_str());
+        let Some(first) = prefixes[..n].iter().find(overlaps) else {
+            continue;
+        };
+        if let Some((_, given)) = chosen.get("cache.near.prefixes") {
+            let place = given.item(n);
+            problems.push(given.problem(
+                place,
+                &format!("{first:?} and {second:?} have keys in common: leave the longer one out"),
+            ));
+        }
+    }
+}
+
 /// By the XDG base directory specification, where a relative path counts as none.
 fn default_data_dir(env: &[(OsString, OsString)]) -> Option<PathBuf> {
     let folder = |wanted: &str| {
@@ -138,11 +155,7 @@ fn ready(readiness: &[Ready], chosen: &Chosen, problems: &mut Vec<Problem>) -> V
     for (index, ready) in readiness.iter().enumerate() {
         let mut problem = |what: String| {
             if let Some((_, given)) = chosen.get("readiness") {
-                let place = match &given.raw {
-                    Raw::List(items) => items.get(index).map(|(_, place)| place),
-                    Raw::Text(_) => None,
-                };
-                problems.push(given.problem(place.unwrap_or(&given.place), &what));
+                problems.push(given.problem(given.item(index), &what));
             }
         };
         match ready {

@@ -83,6 +83,14 @@ pub(super) enum Raw {
 }
 
 impl Given {
+    /// Where one of several values stands.
+    pub(super) fn item(&self, index: usize) -> &Place {
+        match &self.raw {
+            Raw::List(items) => items.get(index).map_or(&self.place, |(_, place)| place),
+            Raw::Text(_) => &self.place,
+        }
+    }
+
     pub(super) fn problem(&self, place: &Place, what: &str) -> Problem {
         match &self.label {
             Some(label) => Problem::new(place, format!("{label}: {what}")),
@@ -141,6 +149,7 @@ pub(super) fn many<F: Form + Send + Sync + 'static>(
         list: true,
         set: Box::new(move |draft, given| {
             let items: Vec<(&str, &Place)> = match &given.raw {
+                Raw::Text(text) if text.is_empty() => Vec::new(),
                 Raw::Text(text) => text.split(',').map(|item| (item.trim(), &given.place)).collect(),
                 Raw::List(items) => items.iter().map(|(text, place)| (text.as_str(), place)).collect(),
             };

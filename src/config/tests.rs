@@ -282,6 +282,29 @@ fn check_shows_all_but_secrets() {
 }
 
 #[test]
+fn prefixes_that_have_keys_in_common_are_refused_by_name() {
+    let problems = |text: &str| Case::new().file(text).problems();
+    assert_eq!(
+        problems("cache: {near: {prefixes: [a_, b, a_c]}}"),
+        ["gateway.yaml:1:34: cache.near.prefixes: \"a_\" and \"a_c\" have keys in common: leave the longer one out"]
+    );
+    assert_eq!(
+        problems("cache: {near: {prefixes: [a, '']}}"),
+        ["gateway.yaml:1:30: cache.near.prefixes: \"a\" and \"\" have keys in common: leave the longer one out"]
+    );
+    let twice = Case::new().arg("--cache-near-prefixes=b,b").problems();
+    assert_eq!(
+        twice,
+        ["flag --cache-near-prefixes: \"b\" and \"b\" have keys in common: leave the longer one out"]
+    );
+    let all = Case::new().file("cache: {near: {prefixes: ['']}}");
+    assert_eq!(all.config().cache.near_prefixes, [""]);
+    // An empty flag is an empty list, and takes the place of the file's.
+    let none = all.arg("--cache-near-prefixes=").config();
+    assert!(none.cache.near_prefixes.is_empty());
+}
+
+#[test]
 fn locks_apart_from_user_events_are_warned_of() {
     let apart = "flag --endpoints-locks-host: holders without the gateway keep their locks on the \
                  server of user events: until the last of them has moved, locks here exclude none of them";

@@ -80,6 +80,28 @@ pub(super) fn client_setname(name: &'static str) -> Command<Repeatable, Bytes> {
     Command::new("CLIENT", args.into())
 }
 
+/// `PING` on a connection that has subscribed by RESP2: `pong`, and the text.
+pub(super) fn subscribed_ping() -> Command<Repeatable, (Bytes, Bytes)> {
+    Command::new("PING", Vec::new())
+}
+
+/// `CLIENT ID`: the number of this connection.
+pub(super) fn client_id() -> Command<Repeatable, i64> {
+    Command::new("CLIENT", vec![Bytes::from_static(b"ID")])
+}
+
+/// `CLIENT TRACKING ON REDIRECT id BCAST PREFIX prefix …`: tells the connection of that number of each key that is changed and
+/// begins so.
+pub(super) fn client_tracking(id: i64, prefixes: &[Bytes]) -> Command<Repeatable, Bytes> {
+    let words = ["TRACKING", "ON", "REDIRECT"].map(|word| Bytes::from_static(word.as_bytes()));
+    let mut args = Vec::from(words);
+    args.extend([Bytes::from(id.to_string()), Bytes::from_static(b"BCAST")]);
+    for prefix in prefixes {
+        args.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
+    }
+    Command::new("CLIENT", args)
+}
+
 /// `INFO replication`: the server's role, and how far it is.
 pub(super) fn info_replication() -> Command<Repeatable, Bytes> {
     Command::new("INFO", vec![Bytes::from_static(b"replication")])

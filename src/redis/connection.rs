@@ -48,6 +48,8 @@ pub(super) enum Role {
     /// Subscriptions and the `PING`s that confirm them, nothing else: an error reply to `SUBSCRIBE` shifts the library's
     /// replies by one.
     Subscriber,
+    /// Hears of changed keys, as of messages on a channel of its own, and nothing else.
+    Tracker,
 }
 
 /// What is subscribed to.
@@ -240,6 +242,11 @@ impl Connection {
         self.confirm(kind, kind.command(), total, deadline).await
     }
 
+    /// Asks for a subscription and makes sure of nothing.
+    pub(super) async fn ask_for(&self, channel: &'static str) -> Result<(), Error> {
+        self.client.subscribe(channel).await.map_err(|_| Error::Unavailable)
+    }
+
     /// Ends a subscription, which leaves `total` of its kind; see [`Connection::subscribe`].
     pub(super) async fn unsubscribe(
         &self,
@@ -359,9 +366,9 @@ async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Resul
             Server::Tcp { host, port } => ServerConfig::new_centralized(host.clone(), *port),
             Server::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
         },
-        // RESP3 lets a subscriber tell the reply to a PING from a message.
+        // RESP3 lets a subscriber tell the reply to a PING from a message. The library drops its news of a flush.
         version: match role {
-            Role::Commands => RespVersion::RESP2,
+            Role::Commands | Role::Tracker => RespVersion::RESP2,
             Role::Subscriber => RespVersion::RESP3,
         },
         database: (config.db != 0).then_some(config.db),
@@ -373,7 +380,7 @@ async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Resul
         default_command_timeout: Duration::ZERO,
         broadcast_channel_capacity: match role {
             Role::Commands => 1,
-            Role::Subscriber => MESSAGE_BUFFER,
+            Role::Subscriber | Role::Tracker => MESSAGE_BUFFER,
         },
         ..PerformanceConfig::default()
     };

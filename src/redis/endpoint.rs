@@ -21,6 +21,7 @@ use super::pubsub::Subscriber;
 use super::replication::{History, Shortfall, Watch};
 use super::reply::FromReply;
 use super::script::Script;
+use super::tracking::{Heard, Tracking};
 use crate::config::{self, EndpointName};
 use crate::deadline::Deadline;
 
@@ -167,6 +168,27 @@ impl Endpoint {
         }
     }
 
+    /// Whether there are replicas, which a read may go to.
+    pub fn has_replicas(&self) -> bool {
+        !self.replicas.is_empty()
+    }
+
+    /// The age up to which reads are accepted unless the caller says otherwise.
+    pub fn max_staleness(&self) -> Duration {
+        self.config.max_staleness
+    }
+
+    /// Runs reads on the primary as one pipeline: the first, and right after it all others. The first that fails is told.
+    pub async fn primary_with<A: FromReply, B: FromReply>(
+        &self,
+        first: Command<Repeatable, A>,
+        rest: Vec<Command<Repeatable, B>>,
+        deadline: Deadline,
+    ) -> Result<(A, Vec<B>), Error> {
+        let deadline = deadline.capped(self.config.command_timeout);
+        self.primary.run_with(first, rest, deadline).await
+    }
+
     /// How far the primary is.
     pub async fn position(&self, deadline: Deadline) -> Position {
         let deadline = deadline.capped(self.config.command_timeout);
@@ -249,6 +271,11 @@ impl Endpoint {
     /// Subscriptions, on a connection of their own.
     pub fn subscriber(&self) -> Subscriber {
         Subscriber::open(self.name.as_str(), self.config.clone())
+    }
+
+    /// Tells `hear` of each key that begins with one of `prefixes` and is changed on the primary, on a connection of its own.
+    pub fn track(&self, prefixes: Vec<Bytes>, hear: impl Fn(Heard) + Send + Sync + 'static) -> Tracking {
+        Tracking::open(self.name.as_str(), self.config.clone(), prefixes, self.state(), hear)
     }
 
     /// Blocking commands, on a connection of their own.

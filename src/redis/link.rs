@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::try_join_all;
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::command::{Command, Repeat};
+use super::command::{Command, Repeat, Repeatable};
 use super::connection::{Connection, Role};
 use super::error::Error;
 use super::metrics::ServerMetrics;
@@ -166,6 +167,23 @@ impl Link {
         self.shared.metrics.observe(started.elapsed(), &first);
         self.shared.metrics.observe(started.elapsed(), &second);
         (first, second)
+    }
+
+    /// Runs reads in one pipeline: the first, and right after it all others, on the same connection. The first that fails is told.
+    pub(super) async fn run_with<A: FromReply, B: FromReply>(
+        &self,
+        first: Command<Repeatable, A>,
+        rest: Vec<Command<Repeatable, B>>,
+        deadline: Deadline,
+    ) -> Result<(A, Vec<B>), Error> {
+        let started = Instant::now();
+        let ask = |connection: Arc<Connection>| async move {
+            let rest = rest.into_iter().map(|command| connection.ask(command, deadline));
+            tokio::try_join!(connection.ask(first, deadline), try_join_all(rest))
+        };
+        let result = self.on_connection(None, "pipeline", deadline, ask).await.flatten();
+        self.shared.metrics.observe(started.elapsed(), &result);
+        result
     }
 
     /// Runs `ask` on `on`, or else on the connection that there is, within a place among the calls in flight, and in a span if the call is traced.

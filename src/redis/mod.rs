@@ -17,6 +17,7 @@ mod replication;
 mod reply;
 mod script;
 mod tls;
+mod tracking;
 
 pub use blocking::Blocking;
 pub use command::{Command, Existing, Once, Repeatable};
@@ -29,3 +30,4 @@ pub use pubsub::{Event, Subscriber, Subscription};
 pub use reply::FromReply;
 pub use script::Script;
 pub(crate) use script::script;
+pub use tracking::{Heard, Tracking};

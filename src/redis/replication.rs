@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::command;
@@ -111,6 +112,8 @@ pub(super) enum Watch {
     Nothing,
     /// How far the primary is.
     Primary(Arc<History>),
+    /// Nothing, on a connection that tracks keys; tells when the latest probe that was answered had been sent.
+    Tracked(watch::Sender<Instant>),
     /// How far the replica is, against its primary.
     Replica(Arc<History>, ReplicaMetrics),
 }
@@ -120,6 +123,12 @@ impl Watch {
     pub(super) async fn probe(&self, connection: &Connection, deadline: Deadline) -> Result<(), Error> {
         let history = match self {
             Watch::Nothing => return connection.ask(command::ping(), deadline).await.map(drop),
+            Watch::Tracked(answered) => {
+                let at = Instant::now();
+                connection.ask(command::subscribed_ping(), deadline).await?;
+                answered.send_replace(at);
+                return Ok(());
+            }
             Watch::Primary(history) | Watch::Replica(history, _) => history,
         };
         let at = Instant::now();

@@ -9,7 +9,7 @@ use super::{
     EndpointName, LogFormat,
     address::{AnyPath, Host, ListenAddress, ReadableFile, ServerAddress, Socket, TcpAddress, Url},
     draft::{Draft, EndpointDraft, Ready},
-    form::{Bool, Bytes, Choice, Form, LogFilter, Ratio, Span, Text, Whole},
+    form::{Beginning, Bool, Bytes, Choice, Form, LogFilter, Ratio, Span, Text, Whole},
     setting::{Setting, many, one, secret},
 };
 
@@ -74,6 +74,14 @@ fn gateway() -> Vec<Setting> {
         one("build_logs.ttl_from_first_append", "false", Bool,
             "give a log its TTL with the first append too, not only from the second on",
             |d, v| d.config.build_logs.ttl_from_first_append = v),
+        many("cache.near.prefixes", "", Beginning,
+            "beginnings of keys whose values are kept in the gateway's own memory; without one, none are",
+            |d, v| d.config.cache.near_prefixes = v),
+        one("cache.near.max_bytes", "64MiB", Bytes(1 << 20..=1 << 40), "memory for them; what is read least goes first",
+            |d, v| d.config.cache.near_max_bytes = v),
+        one("cache.near.max_stale", "10m", Span(Duration::ZERO..=24 * HOUR),
+            "time past its end that a value is kept for callers that allow stale ones",
+            |d, v| d.config.cache.near_max_stale = v),
         one("pull_metrics.coalesce_window", "5ms", Span(Duration::ZERO..=1_000 * MS),
             "for a pull to wait for others of its key, to become one Redis call with them; 0s: none waits",
             |d, v| d.config.pull_metrics.coalesce_window = v),

@@ -4,6 +4,7 @@ mod faults;
 mod hot_key;
 mod interleavings;
 mod leases;
+mod near;
 mod races;
 mod refresh;
 mod refusals;

@@ -39,6 +39,8 @@ async fn bad_input_names_the_field() {
         (asked(|r| r.lease_ms = 600_001), "lease_ms"),
         (asked(|r| r.max_staleness_ms = -1), "max_staleness_ms"),
         (asked(|r| r.max_staleness_ms = 86_400_001), "max_staleness_ms"),
+        (asked(|r| r.allow_stale_ms = -1), "allow_stale_ms"),
+        (asked(|r| r.allow_stale_ms = 86_400_001), "allow_stale_ms"),
         (asked(|r| r.write_token = "0".repeat(40)), "write_token"),
         (
             asked(|r| r.write_token = format!("{}-x", "0".repeat(40))),
@@ -50,8 +52,9 @@ async fn bad_input_names_the_field() {
             fresh: request.fresh,
             max_staleness_ms: request.max_staleness_ms,
             write_token: request.write_token.clone(),
+            allow_stale_ms: request.allow_stale_ms,
         };
-        if !field.ends_with("_ms") || field == "max_staleness_ms" {
+        if !matches!(field, "wait_ms" | "lease_ms") {
             names(&client.get(get).await.unwrap_err(), field);
         }
         names(&client.get_or_lease(request).await.unwrap_err(), field);

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use redis_gateway::config::{
-    Admin, BuildLogs, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, Orchestrator, PullMetrics,
-    Server, Telemetry, UserEvents,
+    Admin, BuildLogs, Cache, Config, Drain, Endpoint, Endpoints, Grpc, Limits, Listen, LogFormat, Orchestrator,
+    PullMetrics, Server, Telemetry, UserEvents,
 };
 
 /// A gateway on free ports of loopback, without endpoints.
@@ -26,6 +26,11 @@ pub(crate) fn config() -> Config {
             poll_interval: Duration::from_millis(250),
             heartbeat: Duration::from_secs(15),
             ttl_from_first_append: false,
+        },
+        cache: Cache {
+            near_prefixes: Vec::new(),
+            near_max_bytes: 64 << 20,
+            near_max_stale: Duration::from_mins(10),
         },
         pull_metrics: PullMetrics {
             coalesce_window: Duration::from_millis(5),

@@ -6,8 +6,9 @@ use std::{
 };
 
 use redis_gateway::proto::{
-    build_logs_client::BuildLogsClient, locks_client::LocksClient, orchestrator_client::OrchestratorClient,
-    pull_metrics_client::PullMetricsClient, user_events_client::UserEventsClient,
+    build_logs_client::BuildLogsClient, cache_client::CacheClient, locks_client::LocksClient,
+    orchestrator_client::OrchestratorClient, pull_metrics_client::PullMetricsClient,
+    user_events_client::UserEventsClient,
 };
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
@@ -23,7 +24,7 @@ pub(crate) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts a gateway whose build logs, pull metrics, user events, locks and keys of build managers are at `redis`, and waits until it takes connections.
+    /// Starts a gateway whose build logs, cache, with values in memory, pull metrics, user events, locks and keys of build managers are at `redis`, and waits until it takes connections.
     pub(crate) async fn start(redis: SocketAddr) -> Self {
         let grpc = SocketAddr::from(([127, 0, 0, 1], unused_port()));
         let mut gateway = GatewayProcess {
@@ -46,6 +47,9 @@ impl GatewayProcess {
             ])
             .arg(format!("--endpoints-build-logs-host={}", self.redis.ip()))
             .arg(format!("--endpoints-build-logs-port={}", self.redis.port()))
+            .arg(format!("--endpoints-cache-host={}", self.redis.ip()))
+            .arg(format!("--endpoints-cache-port={}", self.redis.port()))
+            .arg("--cache-near-prefixes=near:")
             .arg(format!("--endpoints-user-events-host={}", self.redis.ip()))
             .arg(format!("--endpoints-user-events-port={}", self.redis.port()))
             .arg(format!("--endpoints-orchestrator-host={}", self.redis.ip()))
@@ -89,6 +93,11 @@ impl GatewayProcess {
     /// A client of the build logs that connects again by itself.
     pub(crate) fn build_logs(&self) -> BuildLogsClient<Channel> {
         BuildLogsClient::new(self.channel())
+    }
+
+    /// A client of the cache that connects again by itself.
+    pub(crate) fn cache(&self) -> CacheClient<Channel> {
+        CacheClient::new(self.channel())
     }
 
     /// A client of pull metrics that connects again by itself.

@@ -119,18 +119,19 @@ impl Proxy {
 
     /// Sets what happens on all connections, those to come included.
     pub(crate) fn set(&self, mode: Mode) {
-        self.shared.rules.send_modify(|rules| {
-            rules.all = mode;
-            rules.old = (0, mode);
-        });
+        self.split(0, mode, mode);
     }
 
     /// Sets what happens on the connections that are open now; those to come pass.
     pub(crate) fn set_open(&self, mode: Mode) {
-        let last = self.shared.accepted.load(Relaxed);
+        self.split(self.accepted(), mode, Mode::Pass);
+    }
+
+    /// Sets what happens on so many connections that were made first, and on all others.
+    pub(crate) fn split(&self, count: u64, first: Mode, others: Mode) {
         self.shared.rules.send_modify(|rules| {
-            rules.all = Mode::Pass;
-            rules.old = (last, mode);
+            rules.all = others;
+            rules.old = (count, first);
         });
     }
 

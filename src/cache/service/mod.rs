@@ -1,16 +1,20 @@
 //! The RPCs of the cache: checks, one call to the store, an answer that says when it is degraded.
 
+mod parse;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
+use self::parse::{
+    check_count, parse_item, parse_key, parse_keys, parse_loaded, parse_question, parse_token, parse_wish,
+};
 use super::Token;
-use super::leases::{Cache, Found, Question};
-use super::store::{Item, Loaded, Refusal, Store, Terms, Written};
+use super::leases::{Cache, Found};
+use super::store::{Item, Refusal, Written};
+use super::values::Read;
 use crate::config::EndpointName;
-use crate::key;
 use crate::layer::{Call, Degraded};
 use crate::proto::cache_fill_response::Refusal as Cause;
 use crate::proto::cache_get_or_lease_response::Outcome;
@@ -21,19 +25,8 @@ use crate::proto::{
     CacheFillResponse, CacheGetOrLeaseRequest, CacheGetOrLeaseResponse, CacheGetRequest, CacheGetResponse,
     CacheGiveUpRequest, CacheGiveUpResponse, CacheLease, CacheSetRequest, CacheSetResponse, CacheValue, DegradedReason,
 };
-use crate::redis::{Error, Existing, Freshness, Position};
+use crate::redis::{Error, Position};
 use crate::status;
-
-/// The longest key, in bytes.
-const MAX_KEY: usize = 4_096;
-/// The most keys or items in one call.
-const MAX_BATCH: usize = 1_000;
-/// The longest time to live, in seconds: ten years. Redis refuses what overflows its clock.
-const MAX_TTL: i64 = 315_360_000;
-/// The greatest staleness, in milliseconds: a day.
-const MAX_STALENESS: i64 = 86_400_000;
-/// The longest wait, and the longest lease, in milliseconds: ten minutes.
-const MAX_WAIT: i64 = 600_000;
 
 /// The `redisgateway.v1.Cache` service.
 pub struct Service {
@@ -51,10 +44,6 @@ impl Service {
             .as_deref()
             .ok_or_else(|| status::not_configured(EndpointName::Cache, call.method))
     }
-
-    fn store(&self, call: &Call) -> Result<&Store, Status> {
-        self.cache(call).map(Cache::store)
-    }
 }
 
 #[tonic::async_trait]
@@ -62,13 +51,21 @@ impl Rpcs for Service {
     async fn get(&self, request: Request<CacheGetRequest>) -> Result<Response<CacheGetResponse>, Status> {
         let call = Call::of(&request);
         let request = request.into_inner();
-        let freshness = parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?;
+        let wish = parse_wish(
+            request.fresh,
+            request.max_staleness_ms,
+            &request.write_token,
+            request.allow_stale_ms,
+        )?;
         let key = parse_key("key", request.key)?;
-        let result = self.store(&call)?.get(key, freshness, call.due()).await;
-        Ok(answer(result, |value, degraded| CacheGetResponse {
-            value: value.flatten(),
+        let (read, failed) = self.cache(&call)?.get(key, wish, call.due()).await;
+        let (degraded, reason) = degradation(failed.as_ref());
+        let response = CacheGetResponse {
+            value: read.value,
             degraded,
-        }))
+            stale_age_ms: millis(read.stale_age),
+        };
+        Ok(mark(Response::new(response), reason))
     }
 
     async fn batch_get(
@@ -77,24 +74,25 @@ impl Rpcs for Service {
     ) -> Result<Response<CacheBatchGetResponse>, Status> {
         let call = Call::of(&request);
         let request = request.into_inner();
-        let freshness = parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?;
+        let wish = parse_wish(
+            request.fresh,
+            request.max_staleness_ms,
+            &request.write_token,
+            request.allow_stale_ms,
+        )?;
         let keys = parse_keys(request.keys)?;
-        let len = keys.len();
-        let result = self.store(&call)?.get_many(keys, freshness, call.due()).await;
-        Ok(answer(result, |values, degraded| {
-            let values = values.unwrap_or_else(|| vec![None; len]);
-            CacheBatchGetResponse {
-                values: values.into_iter().map(|value| CacheValue { value }).collect(),
-                degraded,
-            }
-        }))
+        let (reads, failed) = self.cache(&call)?.get_many(keys, wish, call.due()).await;
+        let (degraded, reason) = degradation(failed.as_ref());
+        let values = reads.into_iter().map(CacheValue::from).collect();
+        let response = CacheBatchGetResponse { values, degraded };
+        Ok(mark(Response::new(response), reason))
     }
 
     async fn set(&self, request: Request<CacheSetRequest>) -> Result<Response<CacheSetResponse>, Status> {
         let call = Call::of(&request);
         let item = parse_item("", request.into_inner())?;
         let tell = item.tell;
-        let result = self.store(&call)?.set(item, call.due()).await;
+        let result = self.cache(&call)?.set(item, call.due()).await;
         Ok(answer(result, set_response(tell)))
     }
 
@@ -111,7 +109,7 @@ impl Rpcs for Service {
             .map(|(n, item)| parse_item(&format!("items[{n}]."), item))
             .collect::<Result<_, _>>()?;
         let tell: Vec<bool> = items.iter().map(|item| item.tell).collect();
-        let results = self.store(&call)?.set_many(items, call.due()).await;
+        let results = self.cache(&call)?.set_many(items, call.due()).await;
         // The call counts as degraded once, by the first reason.
         let first = results
             .iter()
@@ -129,7 +127,7 @@ impl Rpcs for Service {
         let call = Call::of(&request);
         let CacheDeleteRequest { key, want_token } = request.into_inner();
         let keys = vec![parse_key("key", key)?];
-        let result = self.store(&call)?.delete(keys, want_token, call.due()).await;
+        let result = self.cache(&call)?.delete(keys, want_token, call.due()).await;
         Ok(answer(result, |done, degraded| CacheDeleteResponse {
             deleted: done.is_some_and(|(deleted, _)| deleted == 1),
             degraded,
@@ -144,7 +142,7 @@ impl Rpcs for Service {
         let call = Call::of(&request);
         let CacheBatchDeleteRequest { keys, want_token } = request.into_inner();
         let keys = parse_keys(keys)?;
-        let result = self.store(&call)?.delete(keys, want_token, call.due()).await;
+        let result = self.cache(&call)?.delete(keys, want_token, call.due()).await;
         Ok(answer(result, |done, degraded| CacheBatchDeleteResponse {
             deleted: done.map_or(0, |(deleted, _)| deleted),
             degraded,
@@ -160,11 +158,22 @@ impl Rpcs for Service {
         let question = parse_question(request.into_inner())?;
         match self.cache(&call)?.get_or_lease(question, call.due()).await {
             Ok(Found::Draining) => Err(status::draining(call.method)),
+            Ok(Found::Stale(read, failed)) => {
+                let (degraded, reason) = degradation(failed.as_ref());
+                let response = CacheGetOrLeaseResponse {
+                    outcome: read.value.map(Outcome::Value),
+                    degraded,
+                    stale_age_ms: millis(read.stale_age),
+                    refresh: None,
+                };
+                Ok(mark(Response::new(response), reason))
+            }
             result => Ok(answer(result, |found, degraded| {
                 let (outcome, refresh) = found.map(outcome).unwrap_or_default();
                 CacheGetOrLeaseResponse {
                     outcome,
                     degraded,
+                    stale_age_ms: 0,
                     refresh,
                 }
             })),
@@ -199,107 +208,6 @@ impl Rpcs for Service {
     }
 }
 
-fn parse_key(field: &str, key: String) -> Result<Bytes, Status> {
-    key::check(&key, MAX_KEY).map_err(|error| status::invalid(field, error.to_string()))?;
-    Ok(Bytes::from(key))
-}
-
-fn parse_keys(keys: Vec<String>) -> Result<Vec<Bytes>, Status> {
-    check_count("keys", keys.len())?;
-    keys.into_iter()
-        .enumerate()
-        .map(|(n, key)| parse_key(&format!("keys[{n}]"), key))
-        .collect()
-}
-
-fn check_count(field: &str, count: usize) -> Result<(), Status> {
-    if (1..=MAX_BATCH).contains(&count) {
-        return Ok(());
-    }
-    Err(status::invalid(
-        field,
-        format!("must have from 1 to {MAX_BATCH} items, not {count}"),
-    ))
-}
-
-fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {
-    let CacheSetRequest {
-        key,
-        value,
-        ttl_seconds,
-        overwrite,
-        want_token,
-    } = request;
-    let ttl = parse_ttl(&format!("{at}ttl_seconds"), ttl_seconds)?;
-    let existing = if overwrite { Existing::Replace } else { Existing::Keep };
-    Ok(Item {
-        key: parse_key(&format!("{at}key"), key)?,
-        value,
-        ttl,
-        existing,
-        tell: want_token,
-    })
-}
-
-fn parse_ttl(field: &str, seconds: i64) -> Result<Option<u64>, Status> {
-    match seconds {
-        0 => Ok(None),
-        1..=MAX_TTL => Ok(Some(seconds.unsigned_abs())),
-        _ => Err(status::invalid(field, format!("must be from 0 to {MAX_TTL}"))),
-    }
-}
-
-fn parse_freshness(fresh: bool, max_staleness: i64, write_token: &str) -> Result<Freshness, Status> {
-    let millis = parse_upto("max_staleness_ms", max_staleness, 0, MAX_STALENESS)?;
-    let invalid = || status::invalid("write_token", "must be that of a write");
-    let after = match write_token {
-        "" => None,
-        token => Some(Position::parse(token).ok_or_else(invalid)?),
-    };
-    if fresh {
-        return Ok(Freshness::Latest);
-    }
-    let within = (max_staleness > 0).then_some(millis);
-    Ok(Freshness::Replica { within, after })
-}
-
-fn parse_millis(field: &str, millis: i64, least: i64) -> Result<Duration, Status> {
-    parse_upto(field, millis, least, MAX_WAIT)
-}
-
-fn parse_upto(field: &str, millis: i64, least: i64, most: i64) -> Result<Duration, Status> {
-    if !(least..=most).contains(&millis) {
-        return Err(status::invalid(field, format!("must be from {least} to {most}")));
-    }
-    Ok(Duration::from_millis(millis.unsigned_abs()))
-}
-
-fn parse_token(token: &str) -> Result<Token, Status> {
-    Token::parse(token).ok_or_else(|| status::invalid("token", "must be that of a lease"))
-}
-
-fn parse_question(request: CacheGetOrLeaseRequest) -> Result<Question, Status> {
-    Ok(Question {
-        key: parse_key("key", request.key)?,
-        freshness: parse_freshness(request.fresh, request.max_staleness_ms, &request.write_token)?,
-        patience: parse_millis("wait_ms", request.wait_ms, 0)?,
-        terms: Terms {
-            lease: parse_millis("lease_ms", request.lease_ms, 1)?,
-            early: request.early_refresh,
-        },
-    })
-}
-
-fn parse_loaded(request: CacheFillRequest) -> Result<Loaded, Status> {
-    Ok(Loaded {
-        key: parse_key("key", request.key)?,
-        token: parse_token(&request.token)?,
-        value: request.value,
-        ttl: parse_ttl("ttl_seconds", request.ttl_seconds)?,
-        tell: request.want_token,
-    })
-}
-
 fn millis(left: Duration) -> i64 {
     i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
 }
@@ -318,7 +226,16 @@ fn outcome(found: Found) -> (Option<Outcome>, Option<CacheLease>) {
             let remaining_ms = millis(left);
             (Some(Outcome::Busy(CacheBusy { remaining_ms })), None)
         }
-        Found::Draining => (None, None),
+        Found::Stale(..) | Found::Draining => (None, None),
+    }
+}
+
+impl From<Read> for CacheValue {
+    fn from(read: Read) -> Self {
+        CacheValue {
+            value: read.value,
+            stale_age_ms: millis(read.stale_age),
+        }
     }
 }
 
@@ -350,6 +267,12 @@ fn write_token<T>(wanted: bool, done: Option<Written<T>>) -> String {
 fn answer<T, A>(result: Result<T, Error>, form: impl FnOnce(Option<T>, i32) -> A) -> Response<A> {
     let degraded = result.as_ref().err().map(status::degraded);
     mark(Response::new(reason(result, form)), degraded)
+}
+
+/// Why an answer is degraded, as its field and for the layers.
+fn degradation(failed: Option<&Error>) -> (i32, Option<DegradedReason>) {
+    let reason = failed.map(status::degraded);
+    (reason.unwrap_or_default().into(), reason)
 }
 
 fn mark<A>(mut response: Response<A>, degraded: Option<DegradedReason>) -> Response<A> {
