@@ -12,11 +12,15 @@ import tempfile
 import threading
 import tomllib
 import unittest
+import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import kubernetes_validate
 import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -142,10 +146,40 @@ class Charts(unittest.TestCase):
         self.assertIn(f"\nFROM rust:{rust}-slim", dockerfile)
 
 
+class Probes(unittest.TestCase):
+    def test_they_are_answered_as_kubernetes_is_to_hear_it(self):
+        for name in ["minimal", "quay"]:
+            pod = Pod(list(yaml.safe_load_all((TESTS / "golden" / f"{name}.yaml").read_text())))
+            live, ready = (pod.container[f"{probe}Probe"] for probe in ["liveness", "readiness"])
+            with self.subTest(name), gateway() as where:
+                self.assertEqual((answer(live, where), answer(ready, where)), (True, True))
+            with self.subTest(name), gateway("--readiness=cache") as where:
+                self.assertEqual((answer(live, where), answer(ready, where)), (True, False))
+
+
+def answer(probe, where):
+    """Whether a probe succeeds."""
+    channel, get = where
+    if "grpc" in probe:
+        request = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
+        status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status
+        return status == health_pb2.HealthCheckResponse.SERVING
+    try:
+        get(probe["httpGet"]["path"])
+        return True
+    except urllib.error.HTTPError as error:
+        # Anything else is no answer of a gateway that is not ready.
+        if error.code != 503:
+            raise
+        return False
+
+
 class Alerts(unittest.TestCase):
     def test_they_ask_for_what_a_gateway_exports(self):
         exported, labels = {}, {"namespace", "instance", "le"}
-        for line in metrics().splitlines():
+        with gateway() as (_, get):
+            exported_now = get("/metrics")
+        for line in exported_now.splitlines():
             if not line.startswith("#"):
                 name, pairs = re.match(r"(\w+)(?:\{(.*)\})? ", line).groups()
                 for label, value in re.findall(r'(\w+)="([^"]*)"', pairs or ""):
@@ -167,23 +201,29 @@ class Alerts(unittest.TestCase):
                 self.assertLessEqual({n for names in by for n in names.split(", ")} | set(told), labels)
 
 
-def metrics():
-    """What a gateway exports whose Redis is away: it stays up, and shows all families that do not need a Redis first."""
+@contextmanager
+def gateway(*args):
+    """A gateway whose Redis is away, until the end of the block: how to call it, and what its admin port answers."""
     endpoints = ["build-logs", "cache", "orchestrator", "pull-metrics", "user-events"]
     sockets = [f"--endpoints-{name}-socket=nowhere" for name in endpoints]
     listen = ["--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--telemetry-log-format=json"]
-    gateway = subprocess.Popen([GATEWAY, *listen, *sockets], stderr=subprocess.PIPE, text=True, env={})
-    too_late = threading.Timer(60, gateway.kill)
+    process = subprocess.Popen([GATEWAY, *listen, *sockets, *args], stderr=subprocess.PIPE, text=True, env={})
+    too_late = threading.Timer(60, process.kill)
     too_late.start()
     try:
-        lines = map(json.loads, gateway.stderr)
-        admin = next(line["admin"] for line in lines if line["message"] == "listening")
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
-            return answer.read().decode()
+        lines = map(json.loads, process.stderr)
+        ports = next(line for line in lines if line["message"] == "listening")
+
+        def get(path):
+            with urllib.request.urlopen(f"http://{ports['admin']}{path}", timeout=30) as response:
+                return response.read().decode()
+
+        with grpc.insecure_channel(ports["grpc"]) as channel:
+            yield channel, get
     finally:
         too_late.cancel()
-        gateway.kill()
-        gateway.communicate()
+        process.kill()
+        process.communicate()
 
 
 if __name__ == "__main__":
