@@ -3,7 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python lint-image deny chart image rust-tests quickstart soak bench python-stubs go-stubs go-peers
+.PHONY: help run test lint lint-rust lint-proto lint-python lint-go deny rust-tests go-client-tests quickstart soak bench \
+  python-stubs go-client-stubs go-peers
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -19,18 +20,24 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests quickstart chart ## Runs everything that judges a change
+test: lint rust-tests go-client-tests quickstart ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
 	$(PYTHON) -B tests/peers/database_test.py
 	cargo test --locked
 
+go-client-tests: ## Tests clients/go against a gateway
+	@.ci/need cargo cc redis-server
+	cargo build --locked
+	@if command -v go >/dev/null; then set -x; cd clients/go && go test ./...; \
+	else echo "not run: tests of the client for Go (no go)"; fi
+
 quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
 	examples/quickstart.sh
 
-lint: lint-rust lint-proto lint-python lint-image deny ## Runs what judges a change without running it
+lint: lint-rust lint-proto lint-python lint-go deny ## Runs what judges a change without running it
 
 lint-rust:
 	@.ci/need cargo cc
@@ -47,14 +54,13 @@ lint-python:
 	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/peers/*.py benches/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
-lint-image:
-	@if ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: hadolint (pip could not install it)"; \
-	else set -x; $(JUDGES)/bin/hadolint Dockerfile; fi
-
-chart: ## Judges the helm chart
-	@if ! command -v $(HELM) >/dev/null; then echo "not run: chart (no helm; \`make target/tools/helm\` builds it with go)"; \
-	elif ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: chart (pip could not install kubernetes-validate)"; \
-	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(JUDGES)/bin/python -B helm/chart_test.py; fi
+lint-go:
+	@if ! command -v go >/dev/null; then echo "not run: what judges Go (no go)"; else set -x; \
+	test -z "$$(gofmt -l clients/go examples/go tests/peers/go)"; \
+	for module in clients/go examples/go; do (cd $$module && go vet ./...); done; fi
+	@if ! command -v go >/dev/null || ! $(MAKE) --no-print-directory $(BUF); then echo "not run: whether the stubs for Go are current (no go, or no buf)"; \
+	else set -x; rm -rf target/go-stubs; $(BUF) generate --template clients/go/buf.gen.yaml -o target/go-stubs; \
+	diff -r target/go-stubs/redisgateway clients/go/redisgateway; fi
 
 deny:
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
@@ -77,8 +83,8 @@ python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python 
 	$(PYTHON) -m grpc_tools.protoc -I proto --python_out=examples/python --pyi_out=examples/python \
 	  --grpc_python_out=examples/python proto/redisgateway/v1/*.proto
 
-go-stubs: $(BUF) ## Makes the stubs that examples/go needs
-	$(BUF) generate --template examples/go/buf.gen.yaml -o examples/go
+go-client-stubs: $(BUF) ## Makes the stubs of clients/go anew, after a change of proto/
+	$(BUF) generate --template clients/go/buf.gen.yaml -o clients/go
 
 go-peers:
 	@if command -v go >/dev/null; then set -x; cd tests/peers/go && go vet . && go build -o ../../../target/peers/lock_holders .; \

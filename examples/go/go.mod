@@ -2,9 +2,10 @@ module example
 
 go 1.24.0
 
+replace github.com/redis-gateway/redis-gateway/clients/go => ../../clients/go
+
 require (
-	google.golang.org/grpc v1.77.0
-	google.golang.org/protobuf v1.36.10
+	github.com/redis-gateway/redis-gateway/clients/go v0.0.0
 	modernc.org/sqlite v1.46.1
 )
 
@@ -19,6 +20,8 @@ require (
 	golang.org/x/sys v0.37.0 // indirect
 	golang.org/x/text v0.30.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20251022142026-3a174f9686a8 // indirect
+	google.golang.org/grpc v1.77.0 // indirect
+	google.golang.org/protobuf v1.36.10 // indirect
 	modernc.org/libc v1.67.6 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.11.0 // indirect

@@ -2,17 +2,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log"
+	"os"
 	"time"
 
-	"example/gateway"
-	pb "example/stubs/redisgateway/v1"
+	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
 func main() {
-	conn, err := gateway.Connect()
+	conn, err := gateway.New(cmp.Or(os.Getenv("GATEWAY"), "127.0.0.1:50051"))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 
 	_ "modernc.org/sqlite"
 
-	pb "example/stubs/redisgateway/v1"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
 const day = 24 * time.Hour

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -17,8 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"example/gateway"
-	pb "example/stubs/redisgateway/v1"
+	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
 const (
@@ -42,7 +43,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	conn, err := gateway.Connect()
+	conn, err := gateway.New(cmp.Or(os.Getenv("GATEWAY"), "127.0.0.1:50051"))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -238,7 +238,7 @@ fn lua(path: &str, text: &str) -> Vec<String> {
 
 fn sizes(path: &str, text: &str) -> Vec<String> {
     let most = match path.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("rs" | "py" | "lua" | "proto") => MAX_LINES,
+        Some("rs" | "py" | "go" | "lua" | "proto") => MAX_LINES,
         Some("md") if path == "README.md" => MAX_README_LINES,
         _ => return Vec::new(),
     };

@@ -1,0 +1,183 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/stand"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
+)
+
+func appendLine(ctx context.Context, conn grpc.ClientConnInterface) error {
+	line := &pb.LogEntry{Kind: &pb.LogEntry_Message{Message: &pb.LogMessage{Message: "x"}}}
+	_, err := pb.NewBuildLogsClient(conn).Append(ctx, &pb.AppendRequest{BuildId: "7", Entries: []*pb.LogEntry{line}})
+	return err
+}
+
+func TestErrorsCarryTheReasonOfTheGateway(t *testing.T) {
+	s := stand.New(t)
+	ctx := t.Context()
+	_, err := pb.NewOrchestratorClient(s.Conn).Get(ctx, &pb.OrchestratorGetRequest{Key: "building/7"})
+	if !errors.Is(err, gateway.ErrKeyNotFound) || status.Code(err) != codes.NotFound {
+		t.Fatalf("%v", err)
+	}
+	_, err = pb.NewCacheClient(s.Conn).Get(ctx, &pb.CacheGetRequest{})
+	var failed *gateway.Error
+	if !errors.As(err, &failed) || failed.Reason != gateway.ErrInvalidArgument || failed.Metadata["field"] != "key" {
+		t.Fatalf("%v", err)
+	}
+	s.Redis.Set(ctx, "builds/7/logs", "no list", 0)
+	if err := appendLine(ctx, s.Conn); !errors.Is(err, gateway.ErrWrongType) || errors.Is(err, gateway.ErrOutcomeUnknown) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestWhatIsNotAnsweredAndNotSafeIsUnknown(t *testing.T) {
+	s := stand.New(t)
+	limit := 500 * time.Millisecond
+	within := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	s.PauseRedis(t)
+	err := appendLine(within(), s.Conn)
+	s.ResumeRedis(t)
+	if !errors.Is(err, gateway.ErrOutcomeUnknown) || status.Code(err) != codes.Unknown {
+		t.Fatalf("by the gateway: %v", err)
+	}
+	s.Serving(t)
+	s.PauseGateway(t)
+	err = appendLine(within(), s.Conn)
+	if !errors.Is(err, gateway.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("by the library: %v", err)
+	}
+	_, err = pb.NewCacheClient(s.Conn).Get(within(), &pb.CacheGetRequest{Key: "k"})
+	if errors.Is(err, gateway.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a read: %v", err)
+	}
+	s.ResumeGateway(t)
+	// What has left nobody is not in doubt.
+	s.KillGateway()
+	stand.Eventually(t, "the connection is known to be gone", func() bool {
+		err = appendLine(within(), s.Conn)
+		return err != nil && !errors.Is(err, gateway.ErrOutcomeUnknown)
+	})
+	if status.Code(err) != codes.Unavailable {
+		t.Fatalf("not sent: %v", err)
+	}
+}
+
+func TestSafeCallsAreRepeatedUntilTheirDeadline(t *testing.T) {
+	s := stand.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), stand.Patience())
+	defer cancel()
+	s.KillGateway()
+	status := pb.NewBuildLogsClient(s.Conn)
+	done := make(chan error, 1)
+	go func() {
+		_, err := status.SetStatus(ctx, &pb.SetStatusRequest{BuildId: "7", Status: []byte(`{"a":1}`)})
+		done <- err
+	}()
+	s.StartGateway(t)
+	if err := stand.Soon(t, "an answer", done); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Redis.Get(ctx, "builds/7/status").Val(); got != `{"a": 1}` {
+		t.Fatalf("%q", got)
+	}
+	s.StopRedis()
+	began := time.Now()
+	short, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+	defer cancel()
+	_, err := status.GetStatus(short, &pb.GetStatusRequest{BuildId: "7"})
+	if !errors.Is(err, gateway.ErrRedisUnavailable) {
+		t.Fatalf("%v", err)
+	}
+	// It was repeated, and no more when the gateway's RetryInfo leads past the deadline.
+	if took := time.Since(began); took < 200*time.Millisecond {
+		t.Fatalf("given up after %v", took)
+	}
+	began = time.Now()
+	_, err = status.GetStatus(ctx, &pb.GetStatusRequest{BuildId: "7"}, gateway.Once)
+	if !errors.Is(err, gateway.ErrRedisUnavailable) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestACallWithoutADeadlineGetsOne(t *testing.T) {
+	var left time.Duration
+	watch := func(
+		ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption,
+	) error {
+		deadline, _ := ctx.Deadline()
+		left = time.Until(deadline)
+		return nil
+	}
+	conn, err := gateway.New("unix:nowhere", grpc.WithUnaryInterceptor(watch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := appendLine(context.Background(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if left <= 0 || left > gateway.DefaultTimeout {
+		t.Fatalf("%v", left)
+	}
+}
+
+func TestGatewaysGetCallsInTurnAndOneThatDiesIsLeftAlone(t *testing.T) {
+	s := stand.New(t)
+	_, second := s.Second(t)
+	addresses := manual.NewBuilderWithScheme("both")
+	addresses.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: s.Address()}, {Addr: second}}})
+	seen := map[string]bool{}
+	conn, err := gateway.New("both:///", grpc.WithResolvers(addresses), grpc.WithAuthority("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	logs := pb.NewBuildLogsClient(conn)
+	holder := pb.NewLocksClient(conn)
+	// Waiters are told of by the gateway that they wait at: two streams, one at each.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s.Redis.Set(ctx, "lock:x", "somebody", 0)
+	stand.Eventually(t, "both gateways take calls", func() bool {
+		_, err := holder.Hold(ctx, &pb.HoldRequest{Name: "x", TtlMs: 1000, WaitMs: 60_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, address := range []string{s.Address(), second} {
+			one, err := gateway.New(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := pb.NewLocksClient(one).Get(ctx, &pb.LocksGetRequest{Name: "x"})
+			one.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[address] = seen[address] || got.Waiters > 0
+		}
+		return len(seen) == 2 && seen[second] && seen[s.Address()]
+	})
+	s.KillGateway()
+	for n := range 20 {
+		request := &pb.SetStatusRequest{BuildId: fmt.Sprint(n), Status: []byte("1")}
+		if _, err := logs.SetStatus(ctx, request); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
