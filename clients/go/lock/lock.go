@@ -3,6 +3,7 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -12,12 +13,15 @@ import (
 
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/follow"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/wait"
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
 const (
 	defaultTTL   = 30 * time.Second
 	defaultGrace = 5 * time.Second
+	// unlockTimeout is for a release, while the gateway is replaced perhaps.
+	unlockTimeout = 5 * time.Second
 )
 
 var (
@@ -70,12 +74,8 @@ type Lock struct {
 //
 // The end of ctx ends the lock's Context too, but not the lock: whoever is still on its way out keeps it, until Unlock.
 func (c *Client) Lock(ctx context.Context, name string, options Options) (*Lock, error) {
-	if options.TTL == 0 {
-		options.TTL = defaultTTL
-	}
-	if options.Grace == 0 {
-		options.Grace = min(defaultGrace, options.TTL)
-	}
+	options.TTL = cmp.Or(options.TTL, defaultTTL)
+	options.Grace = cmp.Or(options.Grace, min(defaultGrace, options.TTL))
 	held, lose := context.WithCancelCause(ctx)
 	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
 	k := &keeper{
@@ -135,10 +135,25 @@ func (l *Lock) Unlock() error { return l.unlock() }
 
 func (l *Lock) release() error {
 	// Also where the caller's own context has ended.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.held), gateway.DefaultTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.held), unlockTimeout)
 	defer cancel()
-	_, err := l.locks.Release(ctx, &pb.ReleaseRequest{Name: l.name, HolderId: l.holder})
-	return err
+	var backoff wait.Backoff
+	for doubt := false; ; {
+		_, err := l.locks.Release(ctx, &pb.ReleaseRequest{Name: l.name, HolderId: l.holder})
+		var failed *gateway.Error
+		if !errors.As(err, &failed) {
+			return err
+		}
+		unknown := failed.Reason == gateway.ErrOutcomeUnknown
+		switch {
+		case doubt && failed.Reason == gateway.ErrLockLost:
+			// By the release whose answer was lost; or before, which its context tells.
+			return nil
+		case !unknown && !failed.Transient(), !backoff.Wait(ctx, failed.RetryAfter):
+			return err
+		}
+		doubt = doubt || unknown
+	}
 }
 
 // keeper follows the stream that holds a lock.

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"maps"
@@ -85,13 +86,10 @@ type watch struct {
 }
 
 func newWatch(keys pb.OrchestratorClient, prefix string, options WatchOptions, tell func(Event) bool) *watch {
-	if options.ClientID == "" {
-		options.ClientID = rand.Text()
-	}
 	return &watch{
 		keys: keys,
 		open: &pb.OrchestratorWatchOpen{
-			Prefix: prefix, Snapshot: true, Expiries: options.Expiries, ClientId: options.ClientID,
+			Prefix: prefix, Snapshot: true, Expiries: options.Expiries, ClientId: cmp.Or(options.ClientID, rand.Text()),
 		},
 		tell:  tell,
 		known: map[string][]byte{},

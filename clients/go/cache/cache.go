@@ -1,0 +1,163 @@
+// Package cache is a cache in front of what is slow to load: one of all who miss a value loads it, and no caller fails, or waits
+// for long, because the cache does.
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
+)
+
+// Options of a cache. What is 0 has its default.
+type Options struct {
+	// Timeout is how long a question to the cache may take, not counting Wait: 2 s by default.
+	Timeout time.Duration
+	// Lease is what a caller gets to load: 10 s by default. One that dies costs the others that long, one that is slower has
+	// loaded for itself alone.
+	Lease time.Duration
+	// Wait is how long to wait for the value while another caller loads it: as long as Lease by default. Who has waited in vain
+	// loads too. Of the time that a context has left, no more than half is spent on the cache before a load.
+	Wait time.Duration
+	// Fresh looks for values on the primary alone, so that none is seen that was deleted before.
+	Fresh bool
+	// Degraded hears what was wrong each time the cache could not do its part: to count, or to log.
+	Degraded func(error)
+}
+
+// Cache is a cache by a connection.
+type Cache struct {
+	cache   pb.CacheClient
+	options Options
+}
+
+// New makes a cache.
+func New(conn *gateway.Conn, options Options) *Cache {
+	options.Timeout = cmp.Or(options.Timeout, 2*time.Second)
+	options.Lease = cmp.Or(options.Lease, 10*time.Second)
+	options.Wait = cmp.Or(options.Wait, options.Lease)
+	if options.Degraded == nil {
+		options.Degraded = func(error) {}
+	}
+	return &Cache{pb.NewCacheClient(conn), options}
+}
+
+// Get gets a value, or loads it and stores it for ttl, in whole seconds; 0: until it is deleted. Of all who miss it one loads,
+// the others wait for it. What load answers is stored unless it is nil or the key was deleted meanwhile. An error is that of load.
+func (c *Cache) Get(
+	ctx context.Context, key string, ttl time.Duration, load func(context.Context) ([]byte, error),
+) (value []byte, err error) {
+	var token string
+	switch outcome := c.ask(ctx, key).GetOutcome().(type) {
+	case *pb.CacheGetOrLeaseResponse_Value:
+		return outcome.Value, nil
+	case *pb.CacheGetOrLeaseResponse_Lease:
+		token = outcome.Lease.Token
+	default:
+		return load(ctx)
+	}
+	defer func() {
+		// Also after a panic of load: the next one who waits is to load. Once filled, it is over.
+		if value == nil || err != nil {
+			c.giveUp(ctx, key, token)
+		}
+	}()
+	value, err = load(ctx)
+	if value != nil && err == nil {
+		c.fill(ctx, key, token, value, ttl)
+	}
+	return value, err
+}
+
+// Lookup gets a value and says whether there is one. With an error, which may be ignored, there may be one all the same.
+func (c *Cache) Lookup(ctx context.Context, key string) (value []byte, found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
+	defer cancel()
+	answer, err := c.cache.Get(ctx, &pb.CacheGetRequest{Key: key, Fresh: c.options.Fresh}, gateway.Once)
+	if err := c.told(err, answer.GetDegraded()); err != nil {
+		return nil, false, err
+	}
+	return answer.Value, answer.Value != nil, nil
+}
+
+// Set stores a value for ttl, as Get does, in any case if overwrite, else unless one is there; says whether it did.
+func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration, overwrite bool) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
+	defer cancel()
+	answer, err := c.cache.Set(ctx, &pb.CacheSetRequest{Key: key, Value: value, TtlSeconds: seconds(ttl), Overwrite: overwrite})
+	return answer.GetStored(), c.told(err, answer.GetDegraded())
+}
+
+// Delete deletes keys, and voids what is being loaded for them. An error says that the old values may still be there.
+func (c *Cache) Delete(ctx context.Context, keys ...string) error {
+	for some := range slices.Chunk(keys, 1_000) {
+		answer, err := c.cache.BatchDelete(ctx, &pb.CacheBatchDeleteRequest{Keys: some})
+		if err := c.told(err, answer.GetDegraded()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask asks for a value or a lease, a second time if the gateway went away meanwhile. Nil: neither can be had.
+func (c *Cache) ask(ctx context.Context, key string) *pb.CacheGetOrLeaseResponse {
+	end := time.Now().Add(c.options.Wait)
+	limit := c.options.Wait + c.options.Timeout
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for again := false; ; again = true {
+		answer, err := c.cache.GetOrLease(ctx, &pb.CacheGetOrLeaseRequest{
+			Key:     key,
+			Fresh:   c.options.Fresh,
+			WaitMs:  max(0, time.Until(end)).Milliseconds(),
+			LeaseMs: c.options.Lease.Milliseconds(),
+		}, gateway.Once)
+		var failed *gateway.Error
+		if again || !errors.As(err, &failed) || !failed.Transient() {
+			_ = c.told(err, answer.GetDegraded())
+			return answer
+		}
+	}
+}
+
+func (c *Cache) fill(ctx context.Context, key, token string, value []byte, ttl time.Duration) {
+	ctx, cancel := c.after(ctx)
+	defer cancel()
+	answer, err := c.cache.Fill(ctx, &pb.CacheFillRequest{
+		Key: key, Token: token, Value: value, TtlSeconds: seconds(ttl),
+	}, gateway.Once)
+	_ = c.told(err, answer.GetDegraded())
+}
+
+func (c *Cache) giveUp(ctx context.Context, key, token string) {
+	ctx, cancel := c.after(ctx)
+	defer cancel()
+	answer, err := c.cache.GiveUp(ctx, &pb.CacheGiveUpRequest{Key: key, Token: token}, gateway.Once)
+	_ = c.told(err, answer.GetDegraded())
+}
+
+// after is for what others wait for when the caller does not any more.
+func (c *Cache) after(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), c.options.Timeout)
+}
+
+// told tells what is wrong, if anything is.
+func (c *Cache) told(err error, degraded pb.DegradedReason) error {
+	if err == nil {
+		err = gateway.Degraded(degraded)
+	}
+	if err != nil {
+		c.options.Degraded(err)
+	}
+	return err
+}
+
+// seconds rounds up: a time to live is not to become none.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

@@ -1,0 +1,163 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis-gateway/redis-gateway/clients/go/cache"
+	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/stand"
+)
+
+const key = "catalog_page__(anon)_0_50"
+
+type loader struct {
+	loads atomic.Int64
+	takes time.Duration
+}
+
+func (l *loader) load(ctx context.Context) ([]byte, error) {
+	l.loads.Add(1)
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(l.takes):
+		return []byte("loaded"), nil
+	}
+}
+
+func TestOneOfAllLoads(t *testing.T) {
+	s := stand.New(t)
+	other, _ := s.Second(t)
+	caches := []*cache.Cache{cache.New(s.Conn, cache.Options{}), cache.New(other, cache.Options{})}
+	l := &loader{takes: 200 * time.Millisecond}
+	var all sync.WaitGroup
+	for n := range 50 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			value, err := caches[n%2].Get(t.Context(), key, 90*time.Second, l.load)
+			if err != nil || string(value) != "loaded" {
+				t.Errorf("%q %v", value, err)
+			}
+		}()
+	}
+	all.Wait()
+	if loads := l.loads.Load(); loads != 1 {
+		t.Fatalf("%d loads", loads)
+	}
+	if got := s.Redis.Get(t.Context(), key).Val(); got != "loaded" {
+		t.Fatalf("%q", got)
+	}
+	if left := s.Redis.TTL(t.Context(), key).Val(); left > 90*time.Second || left < 60*time.Second {
+		t.Fatalf("%v", left)
+	}
+}
+
+func TestWhatCannotBeLoadedIsNotStoredAndKeepsNobodyWaiting(t *testing.T) {
+	s := stand.New(t)
+	c := cache.New(s.Conn, cache.Options{Lease: 5 * time.Minute})
+	broken := errors.New("broken")
+	for name, load := range map[string]func(context.Context) ([]byte, error){
+		"error":   func(context.Context) ([]byte, error) { return nil, broken },
+		"nothing": func(context.Context) ([]byte, error) { return nil, nil },
+		"panic":   func(context.Context) ([]byte, error) { panic("loader") },
+	} {
+		func() {
+			defer func() { recover() }()
+			if value, err := c.Get(t.Context(), name, 0, load); value != nil || err != nil && err != broken {
+				t.Errorf("%s: %q %v", name, value, err)
+			}
+		}()
+		if s.Redis.Exists(t.Context(), name).Val() != 0 {
+			t.Fatalf("%s is stored", name)
+		}
+		// The lease is free again.
+		value, err := c.Get(t.Context(), name, 0, (&loader{}).load)
+		if err != nil || string(value) != "loaded" || s.Redis.Get(t.Context(), name).Val() != "loaded" {
+			t.Fatalf("%s: %q %v", name, value, err)
+		}
+	}
+}
+
+func TestWhatWasLoadedBeforeADeleteIsNotStored(t *testing.T) {
+	s := stand.New(t)
+	c := cache.New(s.Conn, cache.Options{Fresh: true})
+	value, err := c.Get(t.Context(), key, 0, func(ctx context.Context) ([]byte, error) {
+		return []byte("stale"), c.Delete(ctx, key)
+	})
+	if err != nil || string(value) != "stale" || s.Redis.Exists(t.Context(), key).Val() != 0 {
+		t.Fatalf("%q %v", value, err)
+	}
+}
+
+func TestValuesAreThoseOfDirectClients(t *testing.T) {
+	s := stand.New(t)
+	ctx := t.Context()
+	c := cache.New(s.Conn, cache.Options{})
+	s.Redis.Set(ctx, key, `{"direct": 1}`, 0)
+	if value, found, err := c.Lookup(ctx, key); err != nil || !found || string(value) != `{"direct": 1}` {
+		t.Fatalf("%q %v %v", value, found, err)
+	}
+	for overwrite, want := range map[bool]string{false: `{"direct": 1}`, true: "mine"} {
+		s.Redis.Set(ctx, key, `{"direct": 1}`, 0)
+		if stored, err := c.Set(ctx, key, []byte("mine"), time.Minute, overwrite); err != nil || stored != overwrite {
+			t.Fatalf("%v %v", stored, err)
+		}
+		if got := s.Redis.Get(ctx, key).Val(); got != want {
+			t.Fatalf("%q", got)
+		}
+	}
+	var keys []string
+	for n := range 2_500 {
+		keys = append(keys, fmt.Sprint("k", n))
+		s.Redis.Set(ctx, keys[n], "v", 0)
+	}
+	if err := c.Delete(ctx, append(keys, key)...); err != nil {
+		t.Fatal(err)
+	}
+	if left := s.Redis.Exists(ctx, append(keys, key)...).Val(); left != 0 {
+		t.Fatalf("%d are left", left)
+	}
+	if value, found, err := c.Lookup(ctx, key); err != nil || found {
+		t.Fatalf("%q %v", value, err)
+	}
+}
+
+func TestNoCallerFailsBecauseTheCacheDoes(t *testing.T) {
+	s := stand.New(t)
+	var told []error
+	c := cache.New(s.Conn, cache.Options{Timeout: time.Second, Degraded: func(err error) { told = append(told, err) }})
+	get := func(limit time.Duration) {
+		t.Helper()
+		told = nil
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		value, err := c.Get(ctx, key, 0, (&loader{}).load)
+		if err != nil || string(value) != "loaded" || len(told) != 1 {
+			t.Fatalf("%q %v %v", value, err, told)
+		}
+	}
+	s.PauseRedis(t)
+	get(2 * time.Second)
+	s.ResumeRedis(t)
+	s.Serving(t)
+	s.StopRedis()
+	get(stand.Patience())
+	if !errors.Is(told[0], gateway.ErrRedisUnavailable) {
+		t.Fatalf("%v", told)
+	}
+	if err := c.Delete(t.Context(), key); !errors.Is(err, gateway.ErrRedisUnavailable) {
+		t.Fatalf("%v", err)
+	}
+	s.PauseGateway(t)
+	get(2 * time.Second)
+	s.ResumeGateway(t)
+	s.KillGateway()
+	get(stand.Patience())
+}
