@@ -30,7 +30,7 @@ rust-tests: python-stubs go-peers
 go-client-tests: ## Tests clients/go against a gateway
 	@.ci/need cargo cc redis-server
 	cargo build --locked
-	@if command -v go >/dev/null; then set -x; cd clients/go && go test ./...; \
+	@if command -v go >/dev/null; then set -x; cd clients/go && go test -count=1 ./...; \
 	else echo "not run: tests of the client for Go (no go)"; fi
 
 quickstart: ## Runs the README's first steps from start to end

@@ -9,6 +9,7 @@ import (
 
 	_ "modernc.org/sqlite"
 
+	"github.com/redis-gateway/redis-gateway/clients/go/pulls"
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
@@ -76,33 +77,30 @@ func open(path string) (database, error) {
 	return database{db}, err
 }
 
-// write adds what a claim's keys add, but for those whose names are known, and says how many these were.
-func (db database) write(ctx context.Context, claim *pb.ClaimPullsResponse) (leftOut int, err error) {
+// Write adds what a claim's keys add, but for those whose names are known.
+func (db database) Write(ctx context.Context, claim *pulls.Claim) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer tx.Rollback()
 	now := time.Now()
 	for _, key := range claim.Keys {
-		switch isNew, err := remember(tx, key.Name, now); {
-		case err != nil:
-			return 0, err
-		case !isNew:
-			leftOut++
-			continue
-		}
+		isNew, err := remember(tx, key.Name, now)
 		// A bulk write would take claim.Manifests and claim.Tags, which are summed up, unless a key is left out.
-		if err := add(tx, key); err != nil {
-			return 0, err
+		if err == nil && isNew {
+			err = add(tx, key)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	_, err = tx.Exec("DELETE FROM flushed_keys WHERE deleted_at < ? OR deleted_at IS NULL AND flushed_at < ?",
 		now.Add(-keepDeleted).Unix(), now.Add(-keep).Unix())
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return leftOut, tx.Commit()
+	return tx.Commit()
 }
 
 // remember stores a key's name, and says whether it is new.
@@ -126,8 +124,8 @@ func add(tx *sql.Tx, key *pb.ClaimedKey) error {
 	return err
 }
 
-// deleted takes note that these keys are gone from Redis.
-func (db database) deleted(ctx context.Context, names []string) error {
+// Deleted takes note that these keys are gone from Redis.
+func (db database) Deleted(ctx context.Context, names []string) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
