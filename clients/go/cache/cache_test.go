@@ -23,6 +23,9 @@ type loader struct {
 
 func (l *loader) load(ctx context.Context) ([]byte, error) {
 	l.loads.Add(1)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -78,7 +81,9 @@ func TestWhatCannotBeLoadedIsNotStoredAndKeepsNobodyWaiting(t *testing.T) {
 			t.Fatalf("%s is stored", name)
 		}
 		// The lease is free again.
-		value, err := c.Get(t.Context(), name, 0, (&loader{}).load)
+		ctx, cancel := context.WithTimeout(t.Context(), stand.Patience())
+		value, err := c.Get(ctx, name, 0, (&loader{}).load)
+		cancel()
 		if err != nil || string(value) != "loaded" || s.Redis.Get(t.Context(), name).Val() != "loaded" {
 			t.Fatalf("%s: %q %v", name, value, err)
 		}

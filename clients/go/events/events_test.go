@@ -80,7 +80,9 @@ func TestASubscriptionThatCannotBeMadeFailsAtOnce(t *testing.T) {
 	s := stand.New(t)
 	client := events.NewClient(s.Conn)
 	s.StopRedis()
-	for _, err := range client.Listen(t.Context(), "devtable", "other") {
+	ctx, cancel := context.WithTimeout(t.Context(), stand.Patience())
+	defer cancel()
+	for _, err := range client.Listen(ctx, "devtable", "other") {
 		if !errors.Is(err, gateway.ErrRedisUnavailable) {
 			t.Fatalf("%v", err)
 		}

@@ -193,7 +193,9 @@ func TestAnExpiryComesAgainUntilItIsAcknowledged(t *testing.T) {
 func TestAWatchThatCannotBeOpenedFailsAtOnce(t *testing.T) {
 	s := stand.New(t)
 	s.StopRedis()
-	for _, err := range orchestrator.NewClient(s.Conn).Watch(t.Context(), "building/", orchestrator.WatchOptions{}) {
+	ctx, cancel := context.WithTimeout(t.Context(), stand.Patience())
+	defer cancel()
+	for _, err := range orchestrator.NewClient(s.Conn).Watch(ctx, "building/", orchestrator.WatchOptions{}) {
 		if !errors.Is(err, gateway.ErrRedisUnavailable) {
 			t.Fatalf("%v", err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc"
 
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/stand"
@@ -75,7 +76,14 @@ func TestPullsAreThoseOfDirectProducers(t *testing.T) {
 func TestATrackerTellsOfEachPullWhatBecameOfIt(t *testing.T) {
 	s := stand.New(t)
 	direct := s.DB(t, 1)
-	tracker := pulls.NewTracker(s.Conn)
+	begun := make(chan string, 1_000)
+	tracker := pulls.NewTracker(s.Connect(t, grpc.WithUnaryInterceptor(func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		begun <- method
+		return invoke(ctx, method, request, reply, conn, options...)
+	})))
 	track := func(count int) {
 		for n := range count {
 			if !tracker.Track(pulls.Pull{Repository: int64(1 + n%10), Tag: "latest", Digest: digest}) {
@@ -89,12 +97,19 @@ func TestATrackerTellsOfEachPullWhatBecameOfIt(t *testing.T) {
 	track(5_000)
 	s.StartGateway(t)
 	stand.Eventually(t, "none waits", func() bool { return tracker.Counts().Queued == 0 })
+	// A batch is under way, and will stand in Redis, perhaps, when its gateway has gone.
+	for len(begun) > 0 {
+		<-begun
+	}
 	s.PauseRedis(t)
 	track(100)
-	time.AfterFunc(100*time.Millisecond, func() { s.ResumeRedis(t) })
+	stand.Soon(t, "a batch", begun)
+	s.KillGateway()
+	s.ResumeRedis(t)
+	s.StartGateway(t)
 	stand.Eventually(t, "none waits", func() bool { return tracker.Counts().Queued == 0 })
 	counts := tracker.Close(t.Context())
-	if counts.Refused != 1 || counts.Dropped != 0 || counts.Counted+counts.Unknown != 10_100 {
+	if counts.Refused != 1 || counts.Dropped != 0 || counts.Unknown == 0 || counts.Counted+counts.Unknown != 10_100 {
 		t.Fatalf("%+v", counts)
 	}
 	if stands := uint64(counted(t, direct)); stands < counts.Counted || stands > counts.Counted+counts.Unknown {
@@ -119,9 +134,10 @@ func TestATrackerDropsWhatFindsNoRoomAndSaysSo(t *testing.T) {
 	if counts := tracker.Counts(); taken == count || counts.Dropped != uint64(count-taken) {
 		t.Fatalf("%d taken: %+v", taken, counts)
 	}
+	// One batch may have left on a connection that was not known to be gone.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if counts := tracker.Close(ctx); counts != (pulls.Counts{Dropped: count}) {
+	if counts := tracker.Close(ctx); counts.Unknown > 1_000 || counts.Dropped+counts.Unknown != count {
 		t.Fatalf("%+v", counts)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"testing"
+	"time"
 )
 
 // Told is an item of a stream that is followed.
@@ -33,13 +34,18 @@ func Listen[T any](t testing.TB, follow func(context.Context) iter.Seq2[T, error
 // Next is the next item that is no pause, such as a heartbeat.
 func Next[T any](t testing.TB, told <-chan Told[T], pause func(T) bool) T {
 	t.Helper()
+	end := time.After(Patience())
 	for {
-		next := Soon(t, "the next item", told)
-		if next.Err != nil {
-			t.Fatalf("instead of an item: %v", next.Err)
-		}
-		if !pause(next.Item) {
-			return next.Item
+		select {
+		case next := <-told:
+			if next.Err != nil {
+				t.Fatalf("instead of an item: %v", next.Err)
+			}
+			if !pause(next.Item) {
+				return next.Item
+			}
+		case <-end:
+			t.Fatal("never came: the next item")
 		}
 	}
 }
