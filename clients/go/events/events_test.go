@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"testing"
+	"time"
 
 	"github.com/redis-gateway/redis-gateway/clients/go/events"
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
@@ -80,13 +81,17 @@ func TestASubscriptionThatCannotBeMadeFailsAtOnce(t *testing.T) {
 	s := stand.New(t)
 	client := events.NewClient(s.Conn)
 	s.StopRedis()
-	ctx, cancel := context.WithTimeout(t.Context(), stand.Patience())
-	defer cancel()
-	for _, err := range client.Listen(ctx, "devtable", "other") {
-		if !errors.Is(err, gateway.ErrRedisUnavailable) {
-			t.Fatalf("%v", err)
+	// The gateway may have to notice first.
+	stand.Eventually(t, "it is refused", func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		// One that is not told stays open.
+		defer time.AfterFunc(time.Second, cancel).Stop()
+		defer cancel()
+		for _, err := range client.Listen(ctx, "devtable", "other") {
+			return errors.Is(err, gateway.ErrRedisUnavailable)
 		}
-	}
+		return false
+	})
 	_, err := client.Publish(t.Context(), "devtable", "other", []byte("1"))
 	if !errors.Is(err, gateway.ErrRedisUnavailable) {
 		t.Fatalf("%v", err)
