@@ -3,15 +3,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
-  soak bench python-stubs go-client-stubs go-peers
+.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs go-peers \
+  client-stubs client-stubs-check client-lint client-tests
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
 PYTHON := .venv/bin/python
-HELM_VERSION := 3.16.4
-export HELM ?= $(or $(shell command -v helm),target/tools/helm)
-JUDGES := target/tools/python
+CLIENT_TOOLS := target/client/tools/bin
+CLIENT_VENV := target/client/venv/bin
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +19,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests go-client-tests quickstart chart ## Runs everything that judges a change
+test: lint rust-tests client-tests quickstart ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -37,7 +36,7 @@ quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
 	examples/quickstart.sh
 
-lint: lint-rust lint-proto lint-python lint-go lint-image deny ## Runs what judges a change without running it
+lint: lint-rust lint-proto lint-python client-stubs-check client-lint deny ## Runs what judges a change without running it
 
 lint-rust:
 	@.ci/need cargo cc
@@ -95,6 +94,30 @@ python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python 
 go-client-stubs: $(BUF) ## Makes the stubs of clients/go anew, after a change of proto/
 	$(BUF) generate --template clients/go/buf.gen.yaml -o clients/go
 
+client-stubs: $(CLIENT_TOOLS)/installed ## Writes the stubs that clients/python brings
+	$(call client_stubs,clients/python/src)
+
+client-stubs-check: $(CLIENT_TOOLS)/installed
+	@rm -rf target/client/stubs && mkdir -p target/client/stubs
+	$(call client_stubs,target/client/stubs)
+	diff -r -x __pycache__ -x __init__.py -x py.typed target/client/stubs/redisgateway clients/python/src/redisgateway
+
+client-lint: $(CLIENT_VENV)/installed
+	cd clients/python && ../../$(CLIENT_VENV)/mypy --cache-dir ../../target/client/mypy
+	$(CLIENT_VENV)/ruff check --cache-dir target/client/ruff clients/python
+	$(CLIENT_VENV)/ruff format --cache-dir target/client/ruff --check clients/python
+
+client-tests: $(CLIENT_VENV)/installed ## Tests clients/python against a gateway, with direct clients on the other side
+	@.ci/need cargo cc redis-server
+	cargo build --quiet --locked
+	$(CLIENT_VENV)/pytest -q -p no:cacheprovider clients/python
+
+# The plugins of protoc are found on the path.
+define client_stubs
+PATH=$(CURDIR)/$(CLIENT_TOOLS):$$PATH $(CLIENT_TOOLS)/python -m grpc_tools.protoc -I proto --python_out=$(1) \
+  --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) proto/redisgateway/v1/*.proto
+endef
+
 go-peers:
 	@if command -v go >/dev/null; then set -x; cd tests/peers/go && go vet . && go build -o ../../../target/peers/lock_holders .; \
 	else echo "not run: holders of locks in Go (no go)"; fi
@@ -105,14 +128,18 @@ go-peers:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
 
-$(JUDGES)/installed: helm/requirements.txt
+$(CLIENT_TOOLS)/installed: clients/python/requirements-stubs.txt
 	@.ci/need python3
-	python3 -m venv $(JUDGES)
-	$(JUDGES)/bin/pip install --quiet --disable-pip-version-check -r $<
+	python3 -m venv target/client/tools
+	$(CLIENT_TOOLS)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-target/tools/helm:
-	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v$(HELM_VERSION)
+# Installed as it is, so that a change is tested without another install.
+$(CLIENT_VENV)/installed: clients/python/requirements-tests.txt clients/python/pyproject.toml
+	@.ci/need python3
+	python3 -m venv target/client/venv
+	$(CLIENT_VENV)/pip install --quiet --disable-pip-version-check -r $< -e clients/python
+	@touch $@
 
 $(BUF):
 	npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$(BUF_VERSION)

@@ -1,0 +1,200 @@
+"""Stands between generated stubs and a channel: deadlines, repetitions as the proto allows them, and errors of one hierarchy.
+
+A generated stub asks its channel for one callable a method. These hand out callables that find the process's channel at each
+call, so that stubs outlive a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+
+from ._channel import Connection
+from .errors import GatewayError, Unavailable, from_rpc
+
+_FIRST_PAUSE = 0.05  # seconds
+_MOST_PAUSE = 1.0
+
+
+class Channel:
+    """What a stub takes for its channel. `timeout` is for unary calls that name none, in seconds."""
+
+    def __init__(self, connection: Connection, safe: frozenset[str], timeout: float) -> None:
+        self._connection = connection
+        self._safe = safe
+        self._timeout = timeout
+
+    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return Unary(self._method("unary_unary", path, args, kwargs), self._timeout)
+
+    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return Streaming(self._method("unary_stream", path, args, kwargs))
+
+    def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return Unary(self._method("stream_unary", path, args, kwargs), self._timeout)
+
+    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return Streaming(self._method("stream_stream", path, args, kwargs))
+
+    def _method(self, kind: str, path: str, args: Any, kwargs: Any) -> Method:
+        return Method(self._connection, kind, path in self._safe, (path, *args), kwargs)
+
+
+class AsyncChannel(Channel):
+    """The same for asyncio."""
+
+    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return AsyncUnary(self._method("unary_unary", path, args, kwargs), self._timeout)
+
+    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return AsyncStreaming(self._method("unary_stream", path, args, kwargs))
+
+    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return AsyncStreaming(self._method("stream_stream", path, args, kwargs))
+
+
+class Method:
+    """A method, and gRPC's callable for it on the channel of the moment."""
+
+    def __init__(self, connection: Connection, kind: str, safe: bool, args: Any, kwargs: Any) -> None:
+        self.safe = safe
+        self._connection = connection
+        self._make = (kind, args, kwargs)
+        self._found: tuple[Any, Any] = (None, None)
+
+    def callable(self) -> Any:
+        channel = self._connection.channel()
+        known, found = self._found
+        if known is not channel:
+            kind, args, kwargs = self._make
+            found = getattr(channel, kind)(*args, **kwargs)
+            self._found = (channel, found)
+        return found
+
+
+class Unary:
+    """Calls, and repeats where this is safe, until the deadline."""
+
+    def __init__(self, method: Method, timeout: float) -> None:
+        self._method = method
+        self._timeout = timeout
+
+    def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
+        attempts = _Attempts(self._method, self._timeout if timeout is None else timeout)
+        while True:
+            try:
+                return self._method.callable()(request, timeout=attempts.left(), **options)
+            except grpc.RpcError as error:
+                pause = attempts.after(error)
+            time.sleep(pause)
+
+
+class AsyncUnary(Unary):
+    """The same for asyncio."""
+
+    async def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
+        attempts = _Attempts(self._method, self._timeout if timeout is None else timeout)
+        while True:
+            try:
+                return await self._method.callable()(request, timeout=attempts.left(), **options)
+            except grpc.RpcError as error:
+                pause = attempts.after(error)
+            await asyncio.sleep(pause)
+
+
+class _Attempts:
+    """The attempts of one call: how long the next may take, and whether there is one."""
+
+    def __init__(self, method: Method, timeout: float) -> None:
+        self._method = method
+        self._deadline = time.monotonic() + timeout
+        self._pause = _FIRST_PAUSE
+
+    def left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    def after(self, error: grpc.RpcError) -> float:
+        """Seconds until the next attempt; raises if there may be none, or no time is left for it."""
+        failure = from_rpc(error, self._method.safe)
+        # Apart from each other, or all callers of a gateway that was restarted come back at once.
+        pause = max(failure.retry_after, self._pause * random.uniform(0.5, 1.0))
+        if not (self._method.safe and isinstance(failure, Unavailable)) or pause >= self.left():
+            raise failure from error
+        self._pause = min(2 * self._pause, _MOST_PAUSE)
+        return pause
+
+
+class Streaming:
+    """Opens streams. They have a deadline only if the call names one, and are never opened again by themselves."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return Stream(self._method.callable()(request, **options), self._error)
+
+    def _error(self, error: grpc.RpcError) -> GatewayError:
+        return from_rpc(error, self._method.safe)
+
+
+class AsyncStreaming(Streaming):
+    """The same for asyncio."""
+
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return AsyncStream(self._method.callable()(request, **options), self._error)
+
+
+class Stream:
+    """An open stream: answers, then a `GatewayError` or the end. `cancel` ends it, from any thread."""
+
+    def __init__(self, call: Any, error: Callable[[grpc.RpcError], GatewayError]) -> None:
+        self._call = call
+        self._error = error
+        self._cancelled = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise StopIteration from None
+            raise self._error(error) from error
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._call.cancel()
+
+
+class AsyncStream:
+    """The same for asyncio."""
+
+    def __init__(self, call: Any, error: Callable[[grpc.RpcError], GatewayError]) -> None:
+        self._call = call
+        self._answers: AsyncIterator[Any] = call.__aiter__()
+        self._error = error
+        self._cancelled = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._answers)
+        except asyncio.CancelledError:
+            if self._cancelled:
+                raise StopAsyncIteration from None
+            raise
+        except grpc.RpcError as error:
+            raise self._error(error) from error
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._call.cancel()

@@ -1,0 +1,127 @@
+"""A gateway and a private redis-server for each test that asks for them, and both sides of it: a client, and redis-py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redis_gateway import Client
+
+ROOT = Path(__file__).resolve().parents[3]
+ENDPOINTS = ("build_logs", "user_events", "pull_metrics", "cache", "orchestrator")
+PATIENCE = float(os.environ.get("REDISGATEWAY_TEST_PATIENCE", "30"))  # seconds
+
+
+def eventually(condition: Callable[[], Any], what: str = "condition") -> Any:
+    """What `condition` gives once it is true; fails when patience is over."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < give_up, f"not within {PATIENCE} s: {what}"
+        time.sleep(0.01)
+
+
+class Server:
+    """A redis-server in a folder, on a Unix socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "redis.sock"
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        path = shutil.which("redis-server") or pytest.fail("no redis-server: apt-get install redis-server")
+        args = ["--port", "0", "--unixsocket", str(self.socket), "--appendonly", "yes", "--appendfsync", "always"]
+        with (self._folder / "redis.log").open("a") as log:
+            self.process = subprocess.Popen([path, *args, "--dir", str(self._folder)], stdout=log, stderr=log)
+        eventually(self._answers, "redis-server answers")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def direct(self, db: int = 0) -> redis.Redis:
+        """A client past the gateway, as the reference's."""
+        return redis.Redis(unix_socket_path=str(self.socket), db=db)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self._folder / "redis.log").read_text()
+        try:
+            return bool(self.direct().ping())
+        except redis.RedisError:
+            return False
+
+
+class Gateway:
+    """A gateway process on a Unix socket, before one redis-server for all endpoints."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self._folder = folder
+        endpoints = [f"  {name}: {{socket: {server.socket}}}" for name in ENDPOINTS]
+        (folder / "gateway.yaml").write_text("\n".join(["endpoints:", *endpoints, ""]))
+        self.target = f"unix:{folder}/gateway.sock"
+        self.start()
+
+    def start(self) -> None:
+        path = Path(os.environ.get("REDIS_GATEWAY_BIN", ROOT / "target/debug/redis-gateway"))
+        assert path.exists(), f"no gateway at {path}: cargo build, or set REDIS_GATEWAY_BIN"
+        args = ["--config", str(self._folder / "gateway.yaml"), "--grpc-listen", self.target, "--admin-listen", "127.0.0.1:0"]
+        # Variables of its prefix would be settings.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_GATEWAY_")}
+        with (self._folder / "gateway.log").open("a") as log:
+            self.process = subprocess.Popen([path, *args], stdout=log, stderr=log, env=environment)
+        eventually(self._listens, "the gateway listens")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def drain(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE)
+
+    def _listens(self) -> bool:
+        import socket
+
+        assert self.process.poll() is None, (self._folder / "gateway.log").read_text()
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.target.removeprefix("unix:")) == 0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Short: a socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="rg") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def gateway(folder: Path, server: Server) -> Iterator[Gateway]:
+    gateway = Gateway(folder, server)
+    yield gateway
+    gateway.kill()
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[Client]:
+    with Client(gateway.target) as client:
+        yield client

@@ -1,0 +1,68 @@
+"""Calls: sync and asyncio, errors, repetitions, forks, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from redis_gateway import AsyncClient, Client, GatewayError, OutcomeUnknown, Unavailable
+from redisgateway.v1 import build_logs_pb2 as logs_pb
+
+from .conftest import Gateway, Server
+
+
+def append(build: str, line: str) -> logs_pb.AppendRequest:
+    return logs_pb.AppendRequest(build_id=build, entries=[logs_pb.LogEntry(message=logs_pb.LogMessage(message=line))])
+
+
+def test_call(client: Client, server: Server) -> None:
+    assert client.build_logs.Append(append("7", "one")).length == 1
+    assert server.direct().lrange("builds/7/logs", 0, -1) == [b'{"message": "one"}']
+
+
+def test_asyncio(gateway: Gateway) -> None:
+    async def main() -> list[int]:
+        async with AsyncClient(gateway.target) as client:
+            answers = await asyncio.gather(*(client.build_logs.Append(append("7", "x")) for _ in range(20)))
+            with pytest.raises(GatewayError) as caught:
+                await client.build_logs.Append(append("", "x"))
+            assert caught.value.reason == "INVALID_ARGUMENT"
+            tail = client.build_logs.Tail(logs_pb.TailRequest(build_id="7"))
+            entries = 0
+            async for item in tail:
+                entries += len(item.entries.entries)
+                if entries == 20:
+                    tail.cancel()
+            return sorted(answer.length for answer in answers)
+
+    assert asyncio.run(main()) == list(range(1, 21))
+
+
+def test_threads_share_the_channel(client: Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        lengths = pool.map(lambda _: client.build_logs.Append(append("7", "x")).length, range(100))
+    assert sorted(lengths) == list(range(1, 101))
+
+
+def test_error_names_the_reason(client: Client) -> None:
+    with pytest.raises(GatewayError) as caught:
+        client.build_logs.Append(append("", "x"))
+    error = caught.value
+    assert type(error) is GatewayError
+    assert error.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.metadata["field"] == "build_id"
+
+
+def test_without_a_gateway_what_is_not_safe_is_unknown() -> None:
+    with Client("127.0.0.1:1", timeout=0.5) as client:
+        with pytest.raises(OutcomeUnknown):
+            client.build_logs.Append(append("7", "x"))
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            client.build_logs.GetStatus(logs_pb.GetStatusRequest(build_id="7"))
+        # It was tried again, and not past its deadline.
+        assert time.monotonic() - began < 30
