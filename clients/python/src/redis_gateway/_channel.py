@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import weakref
 from typing import Any
 
 import grpc
 import grpc.aio
+
+from . import _fork
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
@@ -23,7 +24,13 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A child that was forked after a call must not find the parent's connection.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
+
+
+# While no call is under way, grpcio looks only so often whether a new connection stands: by itself every 5 s. In milliseconds.
+os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200")
 
 
 def target_from_environment() -> str:
@@ -40,7 +47,7 @@ class Connection:
         self._asyncio = asyncio
         self._lock = threading.Lock()
         self._channel: Any = None
-        _connections.add(self)
+        _fork.tell(self)
 
     def channel(self) -> Any:
         """The channel of this process: a `grpc.Channel`, or with asyncio a `grpc.aio.Channel`."""
@@ -79,16 +86,7 @@ class Connection:
         return module.secure_channel(self._target, self._credentials, options)
 
 
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _of_parents: list[Any] = []
-
-
-def _forked() -> None:
-    for connection in list(_connections):
-        connection.forked()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 _gevent_is_ready = False
 

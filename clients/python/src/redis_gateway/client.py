@@ -29,6 +29,8 @@ from redisgateway.v1 import (
 
 from ._calls import AsyncChannel, Channel
 from ._channel import Connection, target_from_environment
+from .events import EventQueue
+from .pulls import PullStream
 
 _PROTOS: list[ModuleType] = [
     build_logs_pb2,
@@ -85,9 +87,15 @@ class Client:
         self.pull_metrics = pull_metrics_pb2_grpc.PullMetricsStub(channel)
         self.user_events = user_events_pb2_grpc.UserEventsStub(channel)
         self.health = health_pb2_grpc.HealthStub(channel)
+        # What is fired and forgotten leaves by a thread each, which the first one starts.
+        self.background_pulls = PullStream(self.pull_metrics)
+        self.background_events = EventQueue(self.user_events)
 
     def close(self) -> None:
-        """Ends the channel and what is open on it. A later call makes another."""
+        """Sends what waits in the background, for 5 s at most each, and ends the channel and what is open on it. A later call
+        makes another."""
+        self.background_events.close()
+        self.background_pulls.close()
         channel = self._connection.take()
         if channel is not None:
             channel.close()

@@ -1,0 +1,194 @@
+"""What leaves by a thread of its own: callers put things down and go on; the queue is bounded, the counts are honest."""
+
+from __future__ import annotations
+
+import atexit
+import random
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from . import _fork
+
+T = TypeVar("T")
+
+MOST_WAITING = 10_000
+"""How much may wait to be sent. At the bound what comes is dropped, and counted."""
+
+CLOSE_TIMEOUT = 5.0  # seconds, also at the end of the process
+
+_CUT_OFF_TIMEOUT = 2.0  # seconds, for the thread to notice
+
+_FIRST_PAUSE = 0.1  # seconds
+_MOST_PAUSE = 2.0
+
+
+@dataclass
+class Counts:
+    """What became of what was put. Each thing is in one of these, but for `sent`."""
+
+    waiting: int = 0
+    """Not sent yet, or not answered yet."""
+    stood: int = 0
+    """It was done, said the gateway."""
+    failed: int = 0
+    """It was not done, and will not be."""
+    unknown: int = 0
+    """It may or may not have been done: the answer was lost."""
+    dropped: int = 0
+    """It was never sent: too much was waiting, or the end came before."""
+    sent: int = 0
+    """Handed to the gateway; once more when it is sent again, as is done only with what was not executed."""
+
+
+class Background(ABC, Generic[T]):
+    """A queue and the thread that empties it. The thread begins with the first thing put, in the process that puts it."""
+
+    _queue: deque[T]
+    _in_hand: list[T]
+    _counts: Counts
+    _thread: threading.Thread | None
+    # Asked to end once nothing is waiting; and asked to end now.
+    _closing: bool
+    _cut: bool
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._most = most
+        # Held for moments only. The condition is waited on, so it is made late: gevent may have patched threads by then.
+        self._making = threading.Lock()
+        self._condition: threading.Condition | None = None
+        self._forget()
+        _fork.tell(self)
+        _all.add(self)
+
+    def put(self, thing: T) -> bool:
+        """Takes a thing to be sent. False: too much is waiting, or all is about to end; it was dropped."""
+        with self._changed:
+            if self._closing or len(self._queue) >= self._most:
+                self._counts.dropped += 1
+                return False
+            self._queue.append(thing)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return True
+
+    @property
+    def counts(self) -> Counts:
+        """A copy of the counts of this process."""
+        with self._changed:
+            counts = Counts(**vars(self._counts))
+            counts.waiting = len(self._queue) + len(self._in_hand)
+            return counts
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until nothing is waiting, at most so many seconds. Returns whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(self._is_idle, timeout)
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Flushes for so many seconds at most, and ends the thread. What is not sent by then is dropped, what is not answered
+        is unknown. What is put afterwards begins anew."""
+        with self._changed:
+            if self._thread is None:
+                return
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(self._has_ended, timeout)
+            self._counts.dropped += len(self._queue)
+            self._queue.clear()
+            self._cut = True
+            self._changed.notify_all()
+        self._cut_off()
+        with self._changed:
+            self._changed.wait_for(self._has_ended, _CUT_OFF_TIMEOUT)
+
+    def forked(self) -> None:
+        """In the child: what waits, and the counts, are the parent's."""
+        self._making = threading.Lock()
+        self._condition = None
+        self._forget()
+
+    @abstractmethod
+    def _work(self) -> bool:
+        """Sends what is waiting; may go on with what comes. Returns false where it is better to wait before the next try."""
+
+    @abstractmethod
+    def _cut_off(self) -> None:
+        """Lets `_work` return soon. Called from another thread."""
+
+    def _take(self, most: int) -> list[T]:
+        """What is next, now in hand; the caller holds the condition."""
+        self._in_hand = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        self._counts.sent += len(self._in_hand)
+        return self._in_hand
+
+    def _settle(self, *, stood: int = 0, failed: int = 0, unknown: int = 0, again: Sequence[T] = ()) -> None:
+        """Says what became of what was in hand; the caller holds the condition."""
+        self._counts.stood += stood
+        self._counts.failed += failed
+        self._counts.unknown += unknown
+        if self._cut:
+            self._counts.dropped += len(again)
+        else:
+            # First in line, as they were. They had their place, so the bound is not asked again.
+            self._queue.extendleft(reversed(again))
+        self._in_hand = []
+        self._changed.notify_all()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while self._has_more():
+            if self._work():
+                pause = _FIRST_PAUSE
+                continue
+            with self._changed:
+                # Apart from each other, or all processes come back at once.
+                self._changed.wait_for(lambda: self._cut, pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _MOST_PAUSE)
+
+    def _has_more(self) -> bool:
+        """Waits for something to send. False: the end was asked for, and has come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if self._queue:
+                return True
+            self._thread = None
+            self._closing = self._cut = False
+            self._changed.notify_all()
+            return False
+
+    @property
+    def _changed(self) -> threading.Condition:
+        if self._condition is None:
+            with self._making:
+                if self._condition is None:
+                    self._condition = threading.Condition()
+        return self._condition
+
+    def _forget(self) -> None:
+        self._queue = deque()
+        self._in_hand = []
+        self._counts = Counts()
+        self._thread = None
+        self._closing = self._cut = False
+
+    def _is_idle(self) -> bool:
+        return not self._queue and not self._in_hand
+
+    def _has_ended(self) -> bool:
+        return self._thread is None
+
+
+_all: weakref.WeakSet[Background[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for background in list(_all):
+        background.close()

@@ -1,0 +1,126 @@
+"""Pulls, counted over one background stream."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from redisgateway.v1 import common_pb2
+from redisgateway.v1 import pull_metrics_pb2 as pb
+from redisgateway.v1.pull_metrics_pb2_grpc import PullMetricsStub
+
+from ._background import Background
+from .errors import GatewayError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 1_000  # pulls, as many as the gateway takes
+
+_UNKNOWN = common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN
+# Not counted, and time mends it.
+_AGAIN = {
+    common_pb2.DEGRADED_REASON_REDIS_UNAVAILABLE,
+    common_pb2.DEGRADED_REASON_REDIS_TIMEOUT,
+    common_pb2.DEGRADED_REASON_OVERLOADED,
+}
+# Which pull of a batch breaks a rule.
+_WRONG_PULL = re.compile(r"pulls\[(\d+)\]")
+
+
+class PullStream(Background[pb.Pull]):
+    """Counts pulls, none of them twice: `put` one and go on.
+
+    They leave in numbered batches, one after the other. A pull that is known not to be counted, because Redis is away or the
+    gateway drains, is sent again; one whose answer was lost is not, and counts as unknown.
+    """
+
+    def __init__(self, pulls: PullMetricsStub) -> None:
+        super().__init__()
+        self._pulls = pulls
+        self._stream: Any = None
+
+    def _work(self) -> bool:
+        session = _Session()
+        with self._changed:
+            if self._cut:
+                return True
+            stream = self._stream = self._pulls.StreamPulls(self._batches(session))
+        error = None
+        try:
+            for answer in stream:
+                self._answered(session, answer)
+        except GatewayError as broken:
+            error = broken
+        self._ended(session, error)
+        return session.well
+
+    def _cut_off(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _batches(self, session: _Session) -> Iterator[pb.StreamPullsRequest]:
+        """What the stream sends; runs in a thread of gRPC's."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: session.over or self._may_go_on(session))
+                if session.over or not self._queue:
+                    return
+                session.number += 1
+                batch = pb.StreamPullsRequest(number=session.number, pulls=self._take(_BATCH))
+            yield batch
+
+    def _may_go_on(self, session: _Session) -> bool:
+        if self._in_hand:
+            return False
+        # Nothing is sent on a stream that is not confirmed, so that a gateway that is not there costs no pull.
+        return session.opened if self._queue else self._closing
+
+    def _answered(self, session: _Session, answer: pb.StreamPullsResponse) -> None:
+        with self._changed:
+            session.opened = True
+            self._changed.notify_all()
+            batch = self._in_hand
+            if not batch or answer.number != session.number:
+                return
+            again = [batch[failure.index] for failure in answer.failures if failure.reason in _AGAIN]
+            unknown = sum(failure.reason == _UNKNOWN for failure in answer.failures)
+            failed = len(answer.failures) - unknown - len(again)
+            self._settle(stood=len(batch) - len(answer.failures), failed=failed, unknown=unknown, again=again)
+            # Waiting is for the queue: the stream is opened again when it is over.
+            session.well, session.over = not again, bool(again)
+        if failed or unknown:
+            logger.warning("of %d pulls, %d were not counted, and %d perhaps", len(batch), failed, unknown)
+
+    def _ended(self, session: _Session, error: GatewayError | None) -> None:
+        with self._changed:
+            session.over = True
+            self._changed.notify_all()
+            batch = self._in_hand
+            if not batch:
+                return
+            if isinstance(error, Unavailable):
+                self._settle(again=batch)
+            elif error and (wrong := _WRONG_PULL.match(error.metadata.get("field", ""))):
+                # Nothing of its batch was counted.
+                at = int(wrong[1])
+                self._settle(failed=1, again=batch[:at] + batch[at + 1 :])
+                session.well = True
+            else:
+                self._settle(unknown=len(batch))
+        logger.warning("the stream of pulls broke, with %d of them on their way: %s", len(batch), error)
+
+
+class _Session:
+    """One stream."""
+
+    def __init__(self) -> None:
+        # Confirmed by the gateway.
+        self.opened = False
+        # The number of the last batch that was sent.
+        self.number = 0
+        # Nothing more is sent on it.
+        self.over = False
+        # It did what it should, so that the next one need not wait.
+        self.well = False
