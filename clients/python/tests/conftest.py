@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 import redis
 
-from redis_gateway import Client
+from redis_gateway import Client, shared
+
+pytest.register_assert_rewrite(f"{__package__}.recording")
 
 ROOT = Path(__file__).resolve().parents[3]
 ENDPOINTS = ("build_logs", "user_events", "pull_metrics", "cache", "orchestrator")
@@ -52,8 +55,8 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def direct(self, db: int = 0) -> redis.Redis:
-        """A client past the gateway, as the reference's."""
+    def direct(self, db: int = 0) -> Any:
+        """A client past the gateway, as the reference's. Its types are of little use."""
         return redis.Redis(unix_socket_path=str(self.socket), db=db)
 
     def _answers(self) -> bool:
@@ -93,8 +96,6 @@ class Gateway:
         self.process.wait(PATIENCE)
 
     def _listens(self) -> bool:
-        import socket
-
         assert self.process.poll() is None, (self._folder / "gateway.log").read_text()
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(self.target.removeprefix("unix:")) == 0
@@ -125,3 +126,10 @@ def gateway(folder: Path, server: Server) -> Iterator[Gateway]:
 def client(gateway: Gateway) -> Iterator[Client]:
     with Client(gateway.target) as client:
         yield client
+
+
+@pytest.fixture
+def config(gateway: Gateway) -> Iterator[dict[str, Any]]:
+    """Quay's configuration of a Redis, with the gateway that stands before it."""
+    yield {"host": "unused.example", "gateway": gateway.target}
+    shared(gateway.target).close()

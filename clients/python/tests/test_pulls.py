@@ -17,7 +17,7 @@ KEY = "pull_events:repo:7:tag:latest:sha256:5f70bf18"
 
 
 def counted(server: Server) -> int:
-    return int(server.direct(db=1).hget(KEY, "pull_count") or 0)  # type: ignore[arg-type]
+    return int(server.direct(db=1).hget(KEY, "pull_count") or 0)
 
 
 def test_each_pull_is_counted_once(client: Client, server: Server) -> None:

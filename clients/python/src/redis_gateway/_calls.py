@@ -10,12 +10,14 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
 from ._channel import Connection
 from .errors import GatewayError, Unavailable, from_rpc
+
+T = TypeVar("T")
 
 _FIRST_PAUSE = 0.05  # seconds
 _MOST_PAUSE = 1.0
@@ -136,7 +138,7 @@ class Streaming:
         self._method = method
 
     def __call__(self, request: Any, **options: Any) -> Any:
-        return Stream(self._method.callable()(request, **options), self._error)
+        return Stream[Any](self._method.callable()(request, **options), self._error)
 
     def _error(self, error: grpc.RpcError) -> GatewayError:
         return from_rpc(error, self._method.safe)
@@ -146,10 +148,10 @@ class AsyncStreaming(Streaming):
     """The same for asyncio."""
 
     def __call__(self, request: Any, **options: Any) -> Any:
-        return AsyncStream(self._method.callable()(request, **options), self._error)
+        return AsyncStream[Any](self._method.callable()(request, **options), self._error)
 
 
-class Stream:
+class Stream(Generic[T]):
     """An open stream: answers, then a `GatewayError` or the end. `cancel` ends it, from any thread."""
 
     def __init__(self, call: Any, error: Callable[[grpc.RpcError], GatewayError]) -> None:
@@ -157,12 +159,12 @@ class Stream:
         self._error = error
         self._cancelled = False
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T:
         try:
-            return next(self._call)
+            return cast(T, next(self._call))
         except grpc.RpcError as error:
             if self._cancelled:
                 raise StopIteration from None
@@ -173,19 +175,19 @@ class Stream:
         self._call.cancel()
 
 
-class AsyncStream:
+class AsyncStream(Generic[T]):
     """The same for asyncio."""
 
     def __init__(self, call: Any, error: Callable[[grpc.RpcError], GatewayError]) -> None:
         self._call = call
-        self._answers: AsyncIterator[Any] = call.__aiter__()
+        self._answers: AsyncIterator[T] = call.__aiter__()
         self._error = error
         self._cancelled = False
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> T:
         try:
             return await anext(self._answers)
         except asyncio.CancelledError:

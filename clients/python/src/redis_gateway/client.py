@@ -86,7 +86,7 @@ class Client:
         self.orchestrator = orchestrator_pb2_grpc.OrchestratorStub(channel)
         self.pull_metrics = pull_metrics_pb2_grpc.PullMetricsStub(channel)
         self.user_events = user_events_pb2_grpc.UserEventsStub(channel)
-        self.health = health_pb2_grpc.HealthStub(channel)
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
         # What is fired and forgotten leaves by a thread each, which the first one starts.
         self.background_pulls = PullStream(self.pull_metrics)
         self.background_events = EventQueue(self.user_events)

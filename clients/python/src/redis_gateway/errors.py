@@ -8,6 +8,8 @@ from typing import Any, cast
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from redisgateway.v1 import common_pb2
+
 DOMAIN = "redisgateway"
 
 # Made by anybody on the way, these still say that the call was not executed.
@@ -15,6 +17,13 @@ _REFUSED = {
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNIMPLEMENTED,
+}
+
+# Nothing was executed, and the next try may fare better.
+MENDED_BY_TIME = {
+    common_pb2.DEGRADED_REASON_REDIS_UNAVAILABLE,
+    common_pb2.DEGRADED_REASON_REDIS_TIMEOUT,
+    common_pb2.DEGRADED_REASON_OVERLOADED,
 }
 
 
@@ -59,6 +68,15 @@ def from_rpc(error: grpc.RpcError, safe: bool) -> GatewayError:
         kind = GatewayError if code in _REFUSED else Unavailable if safe else OutcomeUnknown
         return kind(message, code)
     return _kind(code, info.reason)(message, code, info.reason, info.metadata, retry_after)
+
+
+def from_degraded(reason: common_pb2.DegradedReason.ValueType) -> GatewayError:
+    """The error that an answer tells of which is OK in spite of it."""
+    name = common_pb2.DegradedReason.Name(reason).removeprefix("DEGRADED_REASON_")
+    if reason == common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN:
+        return OutcomeUnknown("the change may or may not stand in redis", grpc.StatusCode.UNKNOWN, name)
+    kind = Unavailable if reason in MENDED_BY_TIME else GatewayError
+    return kind("redis did not do what was asked", grpc.StatusCode.UNAVAILABLE, name)
 
 
 def _kind(code: grpc.StatusCode, reason: str) -> type[GatewayError]:

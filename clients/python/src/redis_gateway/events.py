@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 
-from redisgateway.v1 import common_pb2
 from redisgateway.v1 import user_events_pb2 as pb
 from redisgateway.v1.user_events_pb2_grpc import UserEventsStub
 
 from ._background import Background
-from .errors import GatewayError, OutcomeUnknown
+from .errors import GatewayError, OutcomeUnknown, from_degraded
 
 logger = logging.getLogger(__name__)
 
 PUBLISH_TIMEOUT = 2.0  # seconds
+
+
+def publish(events: UserEventsStub, request: pb.PublishRequest) -> int:
+    """Publishes an event; how many subscribers Redis has sent it to."""
+    answer = events.Publish(request, timeout=PUBLISH_TIMEOUT)
+    if answer.degraded:
+        raise from_degraded(answer.degraded)
+    return answer.receivers
 
 
 class EventQueue(Background[pb.PublishRequest]):
@@ -28,21 +35,16 @@ class EventQueue(Background[pb.PublishRequest]):
             batch = self._take(1)
         if not batch:
             return True
-        stood = failed = unknown = 0
+        failure: GatewayError | None = None
         try:
-            degraded = self._events.Publish(batch[0], timeout=PUBLISH_TIMEOUT).degraded
-        except OutcomeUnknown as error:
-            unknown, why = 1, str(error)
+            publish(self._events, batch[0])
         except GatewayError as error:
-            failed, why = 1, str(error)
-        else:
-            stood = int(not degraded)
-            unknown = int(degraded == common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN)
-            failed, why = 1 - stood - unknown, common_pb2.DegradedReason.Name(degraded)
+            failure = error
+        unknown = isinstance(failure, OutcomeUnknown)
         with self._changed:
-            self._settle(stood=stood, failed=failed, unknown=unknown)
-        if not stood:
-            logger.warning("a user event was not published, or perhaps: %s", why)
+            self._settle(stood=failure is None, unknown=unknown, failed=failure is not None and not unknown)
+        if failure is not None:
+            logger.warning("a user event was not published, or perhaps: %s", failure)
         return True
 
     def _cut_off(self) -> None:

@@ -12,19 +12,13 @@ from redisgateway.v1 import pull_metrics_pb2 as pb
 from redisgateway.v1.pull_metrics_pb2_grpc import PullMetricsStub
 
 from ._background import Background
-from .errors import GatewayError, Unavailable
+from .errors import MENDED_BY_TIME, GatewayError, Unavailable
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 1_000  # pulls, as many as the gateway takes
 
 _UNKNOWN = common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN
-# Not counted, and time mends it.
-_AGAIN = {
-    common_pb2.DEGRADED_REASON_REDIS_UNAVAILABLE,
-    common_pb2.DEGRADED_REASON_REDIS_TIMEOUT,
-    common_pb2.DEGRADED_REASON_OVERLOADED,
-}
 # Which pull of a batch breaks a rule.
 _WRONG_PULL = re.compile(r"pulls\[(\d+)\]")
 
@@ -84,7 +78,7 @@ class PullStream(Background[pb.Pull]):
             batch = self._in_hand
             if not batch or answer.number != session.number:
                 return
-            again = [batch[failure.index] for failure in answer.failures if failure.reason in _AGAIN]
+            again = [batch[failure.index] for failure in answer.failures if failure.reason in MENDED_BY_TIME]
             unknown = sum(failure.reason == _UNKNOWN for failure in answer.failures)
             failed = len(answer.failures) - unknown - len(again)
             self._settle(stood=len(batch) - len(answer.failures), failed=failed, unknown=unknown, again=again)
