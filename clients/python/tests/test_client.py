@@ -12,7 +12,7 @@ import pytest
 from redis_gateway import AsyncClient, Client, GatewayError, OutcomeUnknown, Unavailable
 from redisgateway.v1 import build_logs_pb2 as logs_pb
 
-from .conftest import Gateway, Server
+from .conftest import PATIENCE, Gateway, Server, eventually
 
 
 def append(build: str, line: str) -> logs_pb.AppendRequest:
@@ -66,3 +66,44 @@ def test_without_a_gateway_what_is_not_safe_is_unknown() -> None:
             client.build_logs.GetStatus(logs_pb.GetStatusRequest(build_id="7"))
         # It was tried again, and not past its deadline.
         assert time.monotonic() - began < 30
+
+
+def test_a_safe_call_outlives_a_restart(gateway: Gateway, client: Client) -> None:
+    request = logs_pb.CompareAndAppendRequest(build_id="7", entries=append("7", "x").entries)
+    gateway.kill()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.build_logs.CompareAndAppend, request, timeout=PATIENCE)
+        gateway.start()
+        assert answer.result().appended
+
+
+def test_a_call_that_is_not_safe_is_not_repeated(gateway: Gateway, client: Client) -> None:
+    gateway.kill()
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        client.build_logs.Append(append("7", "x"), timeout=10 * PATIENCE)
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_what_was_not_executed_is_told_as_such(client: Client, server: Server) -> None:
+    server.kill()
+
+    def told() -> bool:
+        with pytest.raises(GatewayError) as caught:
+            client.build_logs.Append(append("7", "x"), timeout=1)
+        # Not the first, which may have been on its way when Redis fell.
+        return isinstance(caught.value, Unavailable) and caught.value.retry_after > 0
+
+    eventually(told, "the gateway knows that Redis is away")
+
+
+def test_asyncio_repeats_what_is_safe(gateway: Gateway) -> None:
+    async def main() -> bool:
+        async with AsyncClient(gateway.target) as client:
+            gateway.kill()
+            call = asyncio.ensure_future(client.build_logs.GetStatus(logs_pb.GetStatusRequest(build_id="7"), timeout=PATIENCE))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(gateway.start)
+            return (await call).HasField("status")
+
+    assert not asyncio.run(main())

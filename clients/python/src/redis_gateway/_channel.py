@@ -29,10 +29,6 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-# While no call is under way, grpcio looks only so often whether a new connection stands: by itself every 5 s. In milliseconds.
-os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200")
-
-
 def target_from_environment() -> str:
     """`REDISGATEWAY_TARGET` (a gateway refuses variables with its own prefix), or where a gateway listens by default."""
     return os.environ.get("REDISGATEWAY_TARGET", DEFAULT_TARGET)
@@ -88,16 +84,21 @@ class Connection:
 
 _of_parents: list[Any] = []
 
-_gevent_is_ready = False
+# The process that let gRPC wait in greenlets; 0: none has.
+_gevent_process = 0
 
 
 def _prepare_gevent() -> None:
     """Lets gRPC wait in greenlets where gevent has patched sockets; must come before the first channel."""
-    global _gevent_is_ready
+    global _gevent_process
     monkey = sys.modules.get("gevent.monkey")
-    if _gevent_is_ready or monkey is None or not monkey.is_module_patched("socket"):
+    if monkey is None or not monkey.is_module_patched("socket"):
         return
-    import grpc.experimental.gevent
+    if _gevent_process == 0:
+        import grpc.experimental.gevent
 
-    grpc.experimental.gevent.init_gevent()
-    _gevent_is_ready = True
+        grpc.experimental.gevent.init_gevent()
+        _gevent_process = os.getpid()
+    elif _gevent_process != os.getpid():
+        # In such a child gRPC's greenlets wait for ever, past all deadlines.
+        raise RuntimeError("forked after a call under gevent, which gRPC does not survive: make the first call after the fork")

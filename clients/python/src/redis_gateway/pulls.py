@@ -48,11 +48,13 @@ class PullStream(Background[pb.Pull]):
         except GatewayError as broken:
             error = broken
         self._ended(session, error)
+        self._stream = None
         return session.well
 
     def _cut_off(self) -> None:
-        if self._stream is not None:
-            self._stream.cancel()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
 
     def _batches(self, session: _Session) -> Iterator[pb.StreamPullsRequest]:
         """What the stream sends; runs in a thread of gRPC's."""
