@@ -1,0 +1,19 @@
+"""The README's code runs as it stands, but for the address."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import Gateway
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_readme(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert "127.0.0.1:50051" in code
+    exec(code.replace("127.0.0.1:50051", gateway.target), {})
+    assert capsys.readouterr().out == "1\n"
