@@ -71,10 +71,10 @@ class Background(ABC, Generic[T]):
             if self._closing or len(self._queue) >= self._most:
                 self._counts.dropped += 1
                 return False
+            if self._thread is None and not self._begin():
+                self._counts.dropped += 1
+                return False
             self._queue.append(thing)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
-                self._thread.start()
             self._changed.notify_all()
         return True
 
@@ -140,6 +140,16 @@ class Background(ABC, Generic[T]):
             self._queue.extendleft(reversed(again))
         self._in_hand = []
         self._changed.notify_all()
+
+    def _begin(self) -> bool:
+        """Starts the thread. False: the process ends, and Python starts no more threads."""
+        thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE

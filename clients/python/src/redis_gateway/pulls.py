@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redisgateway.v1 import common_pb2
@@ -17,6 +17,7 @@ from .errors import MENDED_BY_TIME, GatewayError, Unavailable
 logger = logging.getLogger(__name__)
 
 _BATCH = 1_000  # pulls, as many as the gateway takes
+_TIMEOUT = 5.0  # seconds, for a batch without a stream
 
 _UNKNOWN = common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN
 # Which pull of a batch breaks a rule.
@@ -40,16 +41,38 @@ class PullStream(Background[pb.Pull]):
         with self._changed:
             if self._cut:
                 return True
-            stream = self._stream = self._pulls.StreamPulls(self._batches(session))
+            try:
+                stream = self._stream = self._pulls.StreamPulls(self._batches(session))
+            except RuntimeError:
+                # From 3.12 on Python starts no thread once the process ends, and a stream needs some.
+                stream = None
+        if stream is None:
+            return self._send_one()
         error = None
         try:
             for answer in stream:
                 self._answered(session, answer)
         except GatewayError as broken:
             error = broken
-        self._ended(session, error)
+        with self._changed:
+            session.over = True
+            self._changed.notify_all()
+            if self._in_hand:
+                session.well = self._broken(error)
         self._stream = None
         return session.well
+
+    def _send_one(self) -> bool:
+        """Sends a batch without a stream."""
+        with self._changed:
+            batch = self._take(_BATCH)
+        try:
+            answer = self._pulls.BatchTrackPulls(pb.BatchTrackPullsRequest(pulls=batch), timeout=_TIMEOUT)
+        except GatewayError as error:
+            with self._changed:
+                return self._broken(error)
+        with self._changed:
+            return self._told(answer.failures)
 
     def _cut_off(self) -> None:
         stream = self._stream
@@ -77,35 +100,36 @@ class PullStream(Background[pb.Pull]):
         with self._changed:
             session.opened = True
             self._changed.notify_all()
-            batch = self._in_hand
-            if not batch or answer.number != session.number:
-                return
-            again = [batch[failure.index] for failure in answer.failures if failure.reason in MENDED_BY_TIME]
-            unknown = sum(failure.reason == _UNKNOWN for failure in answer.failures)
-            failed = len(answer.failures) - unknown - len(again)
-            self._settle(stood=len(batch) - len(answer.failures), failed=failed, unknown=unknown, again=again)
-            # Waiting is for the queue: the stream is opened again when it is over.
-            session.well, session.over = not again, bool(again)
+            if self._in_hand and answer.number == session.number:
+                session.well = self._told(answer.failures)
+                # Where pulls wait for better times, so does the next stream.
+                session.over = not session.well
+
+    def _told(self, failures: Sequence[pb.PullFailure]) -> bool:
+        """What an answer says of the batch in hand. Returns false if some of it waits for better times."""
+        batch = self._in_hand
+        again = [batch[failure.index] for failure in failures if failure.reason in MENDED_BY_TIME]
+        unknown = sum(failure.reason == _UNKNOWN for failure in failures)
+        failed = len(failures) - unknown - len(again)
+        self._settle(stood=len(batch) - len(failures), failed=failed, unknown=unknown, again=again)
         if failed or unknown:
             logger.warning("of %d pulls, %d were not counted, and %d perhaps", len(batch), failed, unknown)
+        return not again
 
-    def _ended(self, session: _Session, error: GatewayError | None) -> None:
-        with self._changed:
-            session.over = True
-            self._changed.notify_all()
-            batch = self._in_hand
-            if not batch:
-                return
-            if isinstance(error, Unavailable):
-                self._settle(again=batch)
-            elif error and (wrong := _WRONG_PULL.match(error.metadata.get("field", ""))):
-                # Nothing of its batch was counted.
-                at = int(wrong[1])
-                self._settle(failed=1, again=batch[:at] + batch[at + 1 :])
-                session.well = True
-            else:
-                self._settle(unknown=len(batch))
+    def _broken(self, error: GatewayError | None) -> bool:
+        """What an error, or the end, says of the batch in hand. Returns whether there is no need to wait."""
+        batch = self._in_hand
         logger.warning("the stream of pulls broke, with %d of them on their way: %s", len(batch), error)
+        if isinstance(error, Unavailable):
+            self._settle(again=batch)
+        elif error and (wrong := _WRONG_PULL.match(error.metadata.get("field", ""))):
+            # Nothing of its batch was counted.
+            at = int(wrong[1])
+            self._settle(failed=1, again=batch[:at] + batch[at + 1 :])
+            return True
+        else:
+            self._settle(unknown=len(batch))
+        return False
 
 
 class _Session:
