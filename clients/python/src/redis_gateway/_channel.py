@@ -14,6 +14,9 @@ from . import _fork
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
+# While calls fail at once nobody waits on the channel, and gRPC looks only so often whether it is connected: else each 5 s.
+os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200")
+
 _OPTIONS: list[tuple[str, Any]] = [
     # A connection that a firewall forgot is noticed within 15 s, also while no call is in flight.
     ("grpc.keepalive_time_ms", 10_000),
@@ -23,7 +26,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     # By default a gateway that was restarted is missed for up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # A child that was forked after a call must not find the parent's connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
