@@ -87,6 +87,8 @@ class Client:
         self.pull_metrics = pull_metrics_pb2_grpc.PullMetricsStub(channel)
         self.user_events = user_events_pb2_grpc.UserEventsStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
+        # Never repeated: for callers who have something else to fall back to, and would wait.
+        self.cache_once = cache_pb2_grpc.CacheStub(cast(grpc.Channel, Channel(self._connection, frozenset(), timeout)))
         # What is fired and forgotten leaves by a thread each, which the first one starts.
         self.background_pulls = PullStream(self.pull_metrics)
         self.background_events = EventQueue(self.user_events)

@@ -1,0 +1,82 @@
+"""Keeps a lock for as long as its process lives: by a stream, for which the gateway renews it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from redisgateway.v1 import locks_pb2 as pb
+
+from .._pauses import pauses
+from ..errors import GatewayError, OutcomeUnknown, Unavailable
+
+if TYPE_CHECKING:
+    from redisgateway.v1 import locks_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+# Seconds until a lock whose holder is gone is released: enough to come back, on this gateway or another.
+_GRACE = 15
+
+
+class Keeper:
+    """Takes a lock up that was acquired, and keeps it until `end`, or until it is lost."""
+
+    def __init__(self, locks: locks_pb2_grpc.LocksStub, name: str, ttl: int, holder_id: str, fencing_token: int) -> None:
+        self._locks = locks
+        self._request = pb.HoldRequest(
+            name=name,
+            ttl_ms=ttl * 1000,
+            grace_ms=min(ttl, _GRACE) * 1000,
+            holder_id=holder_id,
+            fencing_token=fencing_token,
+        )
+        self._ttl = ttl
+        self._certain_until = time.monotonic() + ttl
+        self._ended = threading.Event()
+        self._stream: Any = None
+        threading.Thread(target=self._run, name=f"lock {name}", daemon=True).start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lock may be another's: told so, or not renewed for as long as it lives."""
+        return time.monotonic() >= self._certain_until
+
+    def end(self) -> None:
+        """Ends the stream. The lock stands until it is released, or its grace is over."""
+        self._ended.set()
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _run(self) -> None:
+        waits = pauses()
+        while not self._ended.is_set() and not self.lost:
+            certain_until = self._certain_until
+            try:
+                self._follow()
+            except (Unavailable, OutcomeUnknown) as error:
+                logger.debug("Lock %s is not renewed: %s", self._request.name, error)
+            except GatewayError as error:
+                self._lose(str(error))
+            if self._certain_until > certain_until:
+                waits = pauses()
+            self._ended.wait(next(waits))
+        if self.lost and not self._ended.is_set():
+            logger.warning("Lock %s is lost", self._request.name)
+
+    def _follow(self) -> None:
+        self._stream = self._locks.Hold(self._request)
+        if self._ended.is_set():
+            self._stream.cancel()
+        for answer in self._stream:
+            kind = answer.WhichOneof("event")
+            if kind in ("acquired", "renewed"):
+                self._certain_until = time.monotonic() + self._ttl
+            elif kind == "lost":
+                self._lose(pb.HoldLost.Cause.Name(answer.lost.cause))
+
+    def _lose(self, cause: str) -> None:
+        logger.debug("Lock %s: %s", self._request.name, cause)
+        self._certain_until = 0.0

@@ -1,0 +1,171 @@
+"""The model cache: the reference's bytes, one loader of all processes, and no failure that is the caller's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redis_gateway.quay.cache import CacheKey, GatewayDataModelCache, NoopDataModelCache, get_model_cache
+
+from .conftest import Gateway, Server, eventually
+from .recording import replay
+
+KEY = CacheKey("repo_blob__ns_repo_sha256:ab_1", "60s")
+
+
+@pytest.fixture
+def cache(config: dict[str, Any]) -> GatewayDataModelCache:
+    return GatewayDataModelCache({"redis_config": config})
+
+
+def must_not_load() -> Any:
+    pytest.fail("loaded what is cached")
+
+
+def test_leaves_what_the_reference_leaves(cache: GatewayDataModelCache, server: Server) -> None:
+    def do(op: str, args: dict[str, Any]) -> Any:
+        if op == "invalidate":
+            return cache.invalidate(CacheKey(args["key"], None))
+        loads = args["loader_returns"]
+        loader = must_not_load if loads == "must not be called" else lambda: loads
+        return cache.retrieve(CacheKey(args["key"], args["expiration"]), loader)
+
+    assert replay(server, "retrieve and invalidate", do) == 19
+
+
+def test_expirations(cache: GatewayDataModelCache, server: Server) -> None:
+    for expiration, seconds in [("5m", 300), ("2h", 7200), ("1d", 86_400), ("2w", 1_209_600)]:
+        assert cache.retrieve(CacheKey(expiration, expiration), lambda: 1) == 1
+        ttl = server.direct().ttl(expiration)
+        assert seconds - 60 <= ttl <= seconds
+    for broken in ("60", "x", "1y"):
+        assert cache.retrieve(CacheKey("broken", broken), lambda: 1) == 1
+        assert not server.direct().exists("broken")
+
+
+def test_what_should_not_be_cached_is_not(cache: GatewayDataModelCache, server: Server) -> None:
+    assert cache.retrieve(KEY, lambda: 1, should_cache=lambda value: value > 1) == 1
+    unlike_json = {1, 2}
+    assert cache.retrieve(KEY, lambda: unlike_json) == unlike_json
+    assert not server.direct().exists(KEY.key)
+    # The leases were given up: this one is the next caller's at once.
+    assert cache.retrieve(KEY, lambda: 2) == 2
+    assert server.direct().get(KEY.key) == b"2"
+
+
+def test_failing_loader_leaves_the_lease_to_the_next(config: dict[str, Any], server: Server) -> None:
+    cache = GatewayDataModelCache({"redis_config": config}, wait=0, lease=600)
+    with pytest.raises(LookupError):
+        cache.retrieve(KEY, lambda: [][0])
+    assert cache.retrieve(KEY, lambda: [1]) == [1]
+    assert server.direct().get(KEY.key) == b"[1]"
+
+
+def test_what_was_loaded_before_an_invalidation_is_not_cached(cache: GatewayDataModelCache, server: Server) -> None:
+    def load() -> str:
+        cache.invalidate(KEY)
+        return "old"
+
+    assert cache.retrieve(KEY, load) == "old"
+    assert not server.direct().exists(KEY.key)
+
+
+# Each asks with eight threads at once, and says so in Redis. The loader waits until it is told to go on.
+ASK = """
+import sys, redis
+from concurrent.futures import ThreadPoolExecutor
+from redis_gateway.quay.cache import CacheKey, GatewayDataModelCache
+
+direct = redis.Redis(unix_socket_path=sys.argv[2])
+cache = GatewayDataModelCache({"redis_config": {"gateway": sys.argv[1]}}, wait=60, lease=60)
+
+def load():
+    direct.incr("loads")
+    direct.blpop("go", 60)
+    return "loaded"
+
+def ask(_):
+    direct.incr("asking")
+    return cache.retrieve(CacheKey("hot", "60s"), load)
+
+with ThreadPoolExecutor(8) as pool:
+    assert list(pool.map(ask, range(8))) == ["loaded"] * 8
+"""
+
+
+def test_one_of_all_processes_loads(gateway: Gateway, server: Server) -> None:
+    asking = [subprocess.Popen([sys.executable, "-c", ASK, gateway.target, server.socket]) for _ in range(3)]
+    direct = server.direct()
+    try:
+        eventually(lambda: direct.get("asking") == b"24", "all ask")
+        direct.rpush("go", 1)
+        assert [process.wait(60) for process in asking] == [0, 0, 0]
+    finally:
+        for process in asking:
+            process.kill()
+            process.wait()
+    assert direct.get("loads") == b"1"
+
+
+def test_many_at_once(cache: GatewayDataModelCache, server: Server) -> None:
+    direct = server.direct()
+    # More than fit into one call; one in five is cached, and one is no JSON.
+    asked = [CacheKey(f"k{n}", "60s") for n in range(1005)]
+    direct.mset({f"k{n}": str(n) for n in range(0, 1005, 5)} | {"k1000": "{"})
+    loaded: list[str] = []
+
+    def load(key: CacheKey) -> int:
+        loaded.append(key.key)
+        return int(key.key[1:])
+
+    assert cache.retrieve_many(asked, load) == list(range(1005))
+    assert loaded == [f"k{n}" for n in range(1005) if n % 5 or n == 1000]
+    assert direct.get("k1") == b"1"
+    assert cache.retrieve_many([], load) == []
+
+
+def test_redis_down_is_a_miss(cache: GatewayDataModelCache, server: Server) -> None:
+    server.kill()
+    assert cache.retrieve(KEY, lambda: 1) == 1
+    assert cache.retrieve_many([KEY], lambda _: 2) == [2]
+    cache.invalidate(KEY)
+    server.start()
+    eventually(lambda: cache.retrieve(KEY, lambda: 3) == 3 and server.direct().get(KEY.key), "cached again")
+    assert server.direct().get(KEY.key) == b"3"
+
+
+def test_gateway_down_is_a_miss_at_once(cache: GatewayDataModelCache, gateway: Gateway, server: Server) -> None:
+    gateway.kill()
+    began = time.monotonic()
+    assert cache.retrieve(KEY, lambda: 1) == 1
+    # Nobody waits for a gateway as for a value that another one loads.
+    assert time.monotonic() - began < 5
+    cache.invalidate(KEY)
+    gateway.start()
+    eventually(lambda: cache.retrieve(KEY, lambda: 3) == 3 and server.direct().get(KEY.key), "cached again")
+
+
+def test_gateway_killed_while_loading(cache: GatewayDataModelCache, gateway: Gateway) -> None:
+    def load() -> str:
+        gateway.kill()
+        return "loaded"
+
+    assert cache.retrieve(KEY, load) == "loaded"
+    gateway.start()
+
+
+def test_configuration(folder: Path) -> None:
+    assert isinstance(get_model_cache({}), NoopDataModelCache)
+    assert get_model_cache({}).retrieve(KEY, lambda: 1) == 1
+    redis_config = {"gateway": f"unix:{folder}/none", "primary": {"host": "redis"}}
+    config = {"engine": "redis", "redis_config": redis_config, "repository_blob_cache_ttl": "90s"}
+    cache = get_model_cache({"DATA_MODEL_CACHE_CONFIG": config})
+    assert isinstance(cache, GatewayDataModelCache)
+    assert cache.cache_config == config
+    with pytest.raises(ValueError, match="memcached"):
+        get_model_cache({"DATA_MODEL_CACHE_CONFIG": {"engine": "memcached"}})
