@@ -74,9 +74,11 @@ deny:
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny check; \
 	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
 
-soak: python-stubs go-peers ## Runs the long proofs whole and prints their counts
+soak: python-stubs go-peers $(CLIENT_VENV)/installed ## Runs the long proofs whole and prints their counts
 	@.ci/need cargo cc redis-server
 	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
+	REDISGATEWAY_SOAK=1 REDIS_GATEWAY_BIN=$(CURDIR)/target/release/redis-gateway \
+	  $(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_gunicorn.py
 
 bench: python-stubs ## Measures the gateway against a bare RPC and against Redis itself
 	@.ci/need cargo cc redis-server redis-benchmark h2load

@@ -26,7 +26,7 @@ from redis_gateway.quay.pullmetrics import PullMetrics
 from redis_gateway.quay.repo_modification_tracker import RepoModificationTracker
 from redis_gateway.quay.userevent import UserEvent, UserEventListener
 
-PAUSE = 0.1  # seconds between two calls of one greenlet
+PAUSE = float(os.environ["TEST_PAUSE"])  # seconds between two calls of one greenlet
 DIGEST = "sha256:" + "a1" * 32
 
 target = os.environ["TEST_GATEWAY"]

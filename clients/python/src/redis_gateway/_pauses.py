@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 FIRST = 0.05  # seconds
-MOST = 2.0
+MOST = 1.0
 
 
 def pauses(first: float = FIRST, most: float = MOST) -> Iterator[float]:

@@ -13,6 +13,7 @@ import grpc
 from redisgateway.v1 import user_events_pb2 as pb
 
 from .._calls import Stream
+from .._pauses import pauses
 from ..errors import GatewayError, Unavailable
 from ..events import publish
 from ._config import Module, client_of, redis_config_of
@@ -20,8 +21,6 @@ from ._config import Module, client_of, redis_config_of
 logger = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT = 5.0  # seconds
-_FIRST_PAUSE = 0.25  # seconds
-_MOST_PAUSE = 5.0
 
 
 class CannotReadUserEventsException(Exception):
@@ -102,13 +101,13 @@ class UserEventListener:
     def event_stream(self) -> Iterator[tuple[str, Any]]:
         """Events as (event id, data), until `stop`; a `pulse` at the beginning, after each 5 s of silence, and when cut off."""
         stream: Stream[pb.ListenResponse] | None = self._stream
-        pause = _FIRST_PAUSE
+        waits = pauses()
         yield "pulse", {}
         while not self._stopped.is_set():
             try:
                 if stream is None:
                     stream = self._open()
-                    pause = _FIRST_PAUSE
+                    waits = pauses()
                     if self._tell_gaps:
                         yield "gap", {"cause": "GATEWAY_LOST", "dropped": 0}
                 yield from self._heard(stream)
@@ -117,8 +116,7 @@ class UserEventListener:
             stream = None
             if not self._stopped.is_set():
                 yield "pulse", {}
-                self._stopped.wait(pause)
-                pause = min(2 * pause, _MOST_PAUSE)
+                self._stopped.wait(next(waits))
 
     def stop(self) -> None:
         """Ends listening, and `event_stream`; from any thread."""
