@@ -78,6 +78,17 @@ def blocked(server: Server) -> bool:
     return int(server.direct().info("clients")["blocked_clients"]) > 0
 
 
+def test_released_by_the_next_gateway(gateway: Gateway, server: Server) -> None:
+    lock = GlobalLock("N")
+    assert lock.acquire()
+    gateway.kill()
+    releasing = threading.Thread(target=lock.release)
+    releasing.start()
+    gateway.start()
+    releasing.join()
+    assert not server.direct().exists("lock:N")
+
+
 def test_release_of_a_lost_lock_touches_nothing(server: Server) -> None:
     lock = GlobalLock("L")
     assert lock.acquire()

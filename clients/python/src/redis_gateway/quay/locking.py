@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import time
 from collections.abc import Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, ClassVar
 
 from redisgateway.v1 import locks_pb2 as pb
 
+from .._pauses import pauses
 from ..client import Client
-from ..errors import GatewayError
+from ..errors import GatewayError, OutcomeUnknown, Unavailable
 from ._config import client_of
 from ._keeper import Keeper
 
@@ -90,7 +91,8 @@ class GlobalLock:
                 answer = self._ask(holder_id, self._wait)
         except GatewayError as error:
             logger.warning("Could not acquire lock %s: %s", self._name, error)
-            self._undo(holder_id)
+            # It may have got the lock. If this fails too, the lock ends by its time to live.
+            self._release(holder_id, _UNDO_TIMEOUT)
             return False
         if not answer.acquired:
             logger.debug("Lock %s is busy", self._name)
@@ -108,16 +110,27 @@ class GlobalLock:
             self._keeper = None
         if not holder_id:
             return
-        try:
-            self._locks.Release(pb.ReleaseRequest(name=self._name, holder_id=holder_id), timeout=_TIMEOUT)
-        except GatewayError as error:
+        error = self._release(holder_id, _TIMEOUT)
+        if error is not None:
             logger.warning("Could not release lock %s: %s", self._name, error)
 
     def _ask(self, holder_id: str, wait: float) -> pb.AcquireResponse:
         request = pb.AcquireRequest(name=self._name, ttl_ms=self._ttl * 1000, wait_ms=int(wait * 1000), holder_id=holder_id)
         return self._locks.Acquire(request, timeout=wait + _TIMEOUT)
 
-    def _undo(self, holder_id: str) -> None:
-        # As a rule it was not acquired. If it was, and this fails, it ends by its time to live.
-        with suppress(GatewayError):
-            self._locks.Release(pb.ReleaseRequest(name=self._name, holder_id=holder_id), timeout=_UNDO_TIMEOUT)
+    def _release(self, holder_id: str, seconds: float) -> GatewayError | None:
+        """Why the lock is not released. Asks again where this may help: nobody else ever has this holder's id."""
+        request = pb.ReleaseRequest(name=self._name, holder_id=holder_id)
+        give_up = time.monotonic() + seconds
+        waits = pauses()
+        while True:
+            pause = next(waits)
+            try:
+                self._locks.Release(request, timeout=give_up - time.monotonic())
+                return None
+            except (Unavailable, OutcomeUnknown) as error:
+                if time.monotonic() + pause >= give_up:
+                    return error
+            except GatewayError as error:
+                return error
+            time.sleep(pause)
