@@ -25,7 +25,7 @@ from .conftest import ROOT, Gateway, eventually
 
 SOAK = bool(os.environ.get("REDISGATEWAY_SOAK"))
 WORKERS, GREENLETS, KILLS = (8, 50, 10) if SOAK else (2, 20, 2)
-STEADY = 3.0  # seconds that the gateway is there
+STEADY = 2.0  # seconds that the gateway is there
 AWAY = 1.0  # seconds that it is not
 RECOVERY = 3.0  # seconds after which each pattern answers again, in each worker
 SLACK = 0.5  # seconds past a deadline, beside what the machine was late

@@ -13,7 +13,11 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_readme(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert "127.0.0.1:50051" in code
-    exec(code.replace("127.0.0.1:50051", gateway.target), {})
-    assert capsys.readouterr().out == "1\n"
+    printed = []
+    for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
+        assert "127.0.0.1:50051" in code
+        exec(code.replace("127.0.0.1:50051", gateway.target), {})
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == "1\n"
+    assert re.fullmatch(r"{'vulnerabilities': \[\]}\n\d{16}\n0\n", printed[1])
+    assert len(printed) == 2

@@ -14,9 +14,6 @@ from . import _fork
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
-# While calls fail at once nobody waits on the channel, and gRPC looks only so often whether it is connected: else each 5 s.
-os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200")
-
 _OPTIONS: list[tuple[str, Any]] = [
     # A connection that a firewall forgot is noticed within 15 s, also while no call is in flight.
     ("grpc.keepalive_time_ms", 10_000),
