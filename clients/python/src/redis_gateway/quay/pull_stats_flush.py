@@ -73,7 +73,7 @@ class PullStatsFlush:
             self._stopped.wait(self._interval)
 
     def stop(self) -> None:
-        """Lets a flush under way end its claim, and none begin. From any thread, or a signal's handler."""
+        """Lets a flush under way end its claim, and none begin. From any thread, but not from a signal's handler."""
         self._stopped.set()
 
     def flush(self) -> int:
