@@ -3,12 +3,15 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python deny rust-tests quickstart soak bench python-stubs go-stubs go-peers \
-  client-stubs client-stubs-check client-lint client-tests
+.PHONY: help run test lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
+  soak bench python-stubs go-client-stubs go-peers client-stubs client-stubs-check client-lint client-tests
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
 PYTHON := .venv/bin/python
+HELM_VERSION := 3.16.4
+export HELM ?= $(or $(shell command -v helm),target/tools/helm)
+JUDGES := target/tools/python
 CLIENT_TOOLS := target/client/tools/bin
 CLIENT_VENV := target/client/venv/bin
 
@@ -19,7 +22,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests client-tests quickstart ## Runs everything that judges a change
+test: lint rust-tests client-tests go-client-tests quickstart chart ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -36,7 +39,7 @@ quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
 	examples/quickstart.sh
 
-lint: lint-rust lint-proto lint-python client-stubs-check client-lint deny ## Runs what judges a change without running it
+lint: lint-rust lint-proto lint-python client-stubs-check client-lint lint-go lint-image deny ## Runs what judges a change without running it
 
 lint-rust:
 	@.ci/need cargo cc
@@ -129,6 +132,15 @@ go-peers:
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
+
+$(JUDGES)/installed: helm/requirements.txt
+	@.ci/need python3
+	python3 -m venv $(JUDGES)
+	$(JUDGES)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+target/tools/helm:
+	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v$(HELM_VERSION)
 
 $(CLIENT_TOOLS)/installed: clients/python/requirements-stubs.txt
 	@.ci/need python3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,47 @@ def test_many_at_once(cache: GatewayDataModelCache, server: Server) -> None:
     assert loaded == [f"k{n}" for n in range(0, 1005, 100)]
     assert direct.get("k100") == b"100"
     assert cache.retrieve_many([], load) == []
+
+
+def test_loaded_again_in_the_background_before_it_ends(config: dict[str, Any]) -> None:
+    cache = GatewayDataModelCache({"redis_config": config}, early_refresh=True)
+    loaded_by: list[threading.Thread] = []
+
+    def load() -> int:
+        # How long it takes tells the gateway how early to begin.
+        time.sleep(0.3)
+        loaded_by.append(threading.current_thread())
+        return len(loaded_by)
+
+    key = CacheKey("hot", "3s")
+    assert cache.retrieve(key, load) == 1
+    eventually(lambda: cache.retrieve(key, load) == 2, "the second value")
+    assert loaded_by[0] is threading.current_thread()
+    assert loaded_by[1] is not threading.current_thread()
+
+
+def test_a_refresh_for_which_there_is_no_room_is_left_to_others(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr("redis_gateway.quay.cache._MOST_REFRESHES", 0)
+    cache = GatewayDataModelCache({"redis_config": config}, early_refresh=True)
+    key = CacheKey("hot", "3s")
+
+    def load() -> int:
+        time.sleep(0.3)
+        return 1
+
+    assert cache.retrieve(key, load) == 1
+    with server.direct().monitor() as monitor:
+
+        def lease_is_given_up() -> bool:
+            # The value is there all the while.
+            assert cache.retrieve(key, must_not_load) == 1
+            server.direct().echo("behind it")
+            seen = list(iter(lambda: monitor.next_command()["command"], "ECHO behind it"))
+            return "DEL redis-gateway:v1:cache:lease:{hot}" in seen
+
+        eventually(lease_is_given_up, "a lease to refresh comes, and goes")
 
 
 def test_redis_down_is_a_miss(cache: GatewayDataModelCache, server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 _TIMEOUT = 2.0
 # The most keys of one BatchGet.
 _BATCH = 1000
+# The most values that a process loads again at a time.
+_MOST_REFRESHES = 4
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Loader = Callable[[], Any]
@@ -67,9 +70,14 @@ class GatewayDataModelCache(DataModelCache):
 
     `lease` is how many seconds a loader gets: what takes longer is not cached, and if its process dies the next one loads that
     much later. `wait` is how many seconds others wait for its value before they load for themselves.
+
+    With `early_refresh` a value that is about to end is loaded again in the background, and its callers go on getting it. The
+    loader then runs in a thread of its own, and must bring what it needs there, such as a connection to the database.
     """
 
-    def __init__(self, cache_config: Mapping[str, Any], *, wait: float = 5.0, lease: float = 10.0) -> None:
+    def __init__(
+        self, cache_config: Mapping[str, Any], *, wait: float = 5.0, lease: float = 10.0, early_refresh: bool = False
+    ) -> None:
         super().__init__(cache_config)
         client = client_of(cache_config.get("redis_config"))
         # Once: while the gateway is down, callers are better served by their database than by a repetition.
@@ -77,18 +85,23 @@ class GatewayDataModelCache(DataModelCache):
         self._cache = client.cache
         self._wait = wait
         self._lease = lease
+        self._early_refresh = early_refresh
+        self._refreshes = threading.Semaphore(_MOST_REFRESHES)
 
     def retrieve(self, cache_key: CacheKey, loader: Loader, should_cache: ShouldCache = is_not_none) -> Any:
         answer = self._get_or_lease(cache_key.key)
         if answer.HasField("value"):
             try:
-                return json.loads(answer.value)
+                value = json.loads(answer.value)
             except ValueError:
                 # As for the reference it stands in the way until it expires.
                 logger.warning("The value of %s is not JSON", cache_key.key)
-        if not answer.HasField("lease"):
-            return loader()
-        return self._load(cache_key, answer.lease.token, loader, should_cache)
+            else:
+                if answer.HasField("refresh"):
+                    self._refresh(cache_key, answer.refresh.token, loader, should_cache)
+                return value
+        token = answer.lease.token or answer.refresh.token
+        return self._load(cache_key, token, loader, should_cache) if token else loader()
 
     def retrieve_many(
         self,
@@ -116,7 +129,9 @@ class GatewayDataModelCache(DataModelCache):
             _log_degraded("%s is not invalidated: %s", cache_key.key, answer.degraded)
 
     def _get_or_lease(self, key: str) -> pb.CacheGetOrLeaseResponse:
-        request = pb.CacheGetOrLeaseRequest(key=key, wait_ms=int(self._wait * 1000), lease_ms=int(self._lease * 1000))
+        request = pb.CacheGetOrLeaseRequest(
+            key=key, wait_ms=int(self._wait * 1000), lease_ms=int(self._lease * 1000), early_refresh=self._early_refresh
+        )
         try:
             answer = self._once.GetOrLease(request, timeout=_TIMEOUT + self._wait)
         except GatewayError as error:
@@ -148,6 +163,22 @@ class GatewayDataModelCache(DataModelCache):
             self._end_lease(cache_key.key, token, fill)
         return result
 
+    def _refresh(self, cache_key: CacheKey, token: str, loader: Loader, should_cache: ShouldCache) -> None:
+        """Loads in the background, unless too much is loaded there: then another caller does it, or nobody."""
+
+        def refresh() -> None:
+            try:
+                self._load(cache_key, token, loader, should_cache)
+            except Exception:
+                logger.exception("%s is not loaded again", cache_key.key)
+            finally:
+                self._refreshes.release()
+
+        if self._refreshes.acquire(blocking=False):
+            threading.Thread(target=refresh, name="refresh of the model cache", daemon=True).start()
+        else:
+            self._end_lease(cache_key.key, token, None)
+
     def _end_lease(self, key: str, token: str, fill: pb.CacheFillRequest | None) -> None:
         try:
             if fill is None:
@@ -163,13 +194,13 @@ class GatewayDataModelCache(DataModelCache):
 
 
 def get_model_cache(config: Mapping[str, Any]) -> DataModelCache:
-    """The model cache that `DATA_MODEL_CACHE_CONFIG` asks for: one in Redis, or none."""
+    """The model cache that `DATA_MODEL_CACHE_CONFIG` asks for: one in Redis, with `early_refresh` if it says so, or none."""
     cache_config = config.get("DATA_MODEL_CACHE_CONFIG", {})
     engine = cache_config.get("engine", "noop")
     if engine == "noop":
         return NoopDataModelCache(cache_config)
     if engine in ("redis", "rediscluster"):
-        return GatewayDataModelCache(cache_config)
+        return GatewayDataModelCache(cache_config, early_refresh=cache_config.get("early_refresh", False))
     raise ValueError(f"model cache engine {engine} has nothing to do with Redis: one of noop, redis, rediscluster would")
 
 

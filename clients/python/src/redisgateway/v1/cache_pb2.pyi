@@ -336,6 +336,7 @@ class CacheGetOrLeaseRequest(google.protobuf.message.Message):
     LEASE_MS_FIELD_NUMBER: builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     WRITE_TOKEN_FIELD_NUMBER: builtins.int
+    EARLY_REFRESH_FIELD_NUMBER: builtins.int
     key: builtins.str
     """The key. Required, at most 4,096 bytes, no NUL."""
     fresh: builtins.bool
@@ -352,6 +353,11 @@ class CacheGetOrLeaseRequest(google.protobuf.message.Message):
     """As in CacheGetRequest."""
     write_token: builtins.str
     """As in CacheGetRequest."""
+    early_refresh: builtins.bool
+    """Load the value again before it ends: the closer its end, by the time that its loads took, the more likely a hit brings one
+    caller, of all gateways, `refresh`. Until a caller with this has loaded it once under a lease, nobody knows how long that takes,
+    and nothing is refreshed; nor is a value that stays.
+    """
     def __init__(
         self,
         *,
@@ -361,8 +367,9 @@ class CacheGetOrLeaseRequest(google.protobuf.message.Message):
         lease_ms: builtins.int = ...,
         max_staleness_ms: builtins.int = ...,
         write_token: builtins.str = ...,
+        early_refresh: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["fresh", b"fresh", "key", b"key", "lease_ms", b"lease_ms", "max_staleness_ms", b"max_staleness_ms", "wait_ms", b"wait_ms", "write_token", b"write_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["early_refresh", b"early_refresh", "fresh", b"fresh", "key", b"key", "lease_ms", b"lease_ms", "max_staleness_ms", b"max_staleness_ms", "wait_ms", b"wait_ms", "write_token", b"write_token"]) -> None: ...
 
 global___CacheGetOrLeaseRequest = CacheGetOrLeaseRequest
 
@@ -374,6 +381,7 @@ class CacheGetOrLeaseResponse(google.protobuf.message.Message):
     LEASE_FIELD_NUMBER: builtins.int
     BUSY_FIELD_NUMBER: builtins.int
     DEGRADED_FIELD_NUMBER: builtins.int
+    REFRESH_FIELD_NUMBER: builtins.int
     value: builtins.bytes
     """The value as it stands in Redis."""
     degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType
@@ -386,6 +394,12 @@ class CacheGetOrLeaseResponse(google.protobuf.message.Message):
     def busy(self) -> global___CacheBusy:
         """Another caller still loads."""
 
+    @property
+    def refresh(self) -> global___CacheLease:
+        """With a value, if it is this caller that is to load it again: a lease as any other, whose Fill replaces the value. All others
+        get the value meanwhile.
+        """
+
     def __init__(
         self,
         *,
@@ -393,9 +407,10 @@ class CacheGetOrLeaseResponse(google.protobuf.message.Message):
         lease: global___CacheLease | None = ...,
         busy: global___CacheBusy | None = ...,
         degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType = ...,
+        refresh: global___CacheLease | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["busy", b"busy", "lease", b"lease", "outcome", b"outcome", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["busy", b"busy", "degraded", b"degraded", "lease", b"lease", "outcome", b"outcome", "value", b"value"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["busy", b"busy", "lease", b"lease", "outcome", b"outcome", "refresh", b"refresh", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["busy", b"busy", "degraded", b"degraded", "lease", b"lease", "outcome", b"outcome", "refresh", b"refresh", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["value", "lease", "busy"] | None: ...
 
 global___CacheGetOrLeaseResponse = CacheGetOrLeaseResponse
@@ -481,9 +496,9 @@ class CacheFillResponse(google.protobuf.message.Message):
         REFUSAL_UNSPECIFIED: CacheFillResponse._Refusal.ValueType  # 0
         """It is stored, or `degraded` says why not."""
         REFUSAL_WRITTEN: CacheFillResponse._Refusal.ValueType  # 1
-        """A value stands there: somebody has written it since."""
+        """A value stands there: somebody has written it since. For a refresh: another one than it was to replace."""
         REFUSAL_DELETED: CacheFillResponse._Refusal.ValueType  # 2
-        """The key was deleted through a gateway since: what was loaded may be older."""
+        """The key was deleted since, through a gateway, or, before a refresh, by anybody: what was loaded may be older."""
         REFUSAL_LEASE_OVER: CacheFillResponse._Refusal.ValueType  # 3
         """The lease ran out, was used or given up, or Redis has lost it."""
 
@@ -493,9 +508,9 @@ class CacheFillResponse(google.protobuf.message.Message):
     REFUSAL_UNSPECIFIED: CacheFillResponse.Refusal.ValueType  # 0
     """It is stored, or `degraded` says why not."""
     REFUSAL_WRITTEN: CacheFillResponse.Refusal.ValueType  # 1
-    """A value stands there: somebody has written it since."""
+    """A value stands there: somebody has written it since. For a refresh: another one than it was to replace."""
     REFUSAL_DELETED: CacheFillResponse.Refusal.ValueType  # 2
-    """The key was deleted through a gateway since: what was loaded may be older."""
+    """The key was deleted since, through a gateway, or, before a refresh, by anybody: what was loaded may be older."""
     REFUSAL_LEASE_OVER: CacheFillResponse.Refusal.ValueType  # 3
     """The lease ran out, was used or given up, or Redis has lost it."""
 
