@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -34,6 +33,11 @@ def eventually(condition: Callable[[], Any], what: str = "condition") -> Any:
             return found
         assert time.monotonic() < give_up, f"not within {PATIENCE} s: {what}"
         time.sleep(0.01)
+
+
+def state_of(pid: int) -> str:
+    """A process's state, such as T: stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 class Server:
@@ -90,10 +94,6 @@ class Gateway:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-
-    def drain(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(PATIENCE)
 
     def _listens(self) -> bool:
         assert self.process.poll() is None, (self._folder / "gateway.log").read_text()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from .conftest import PATIENCE, Gateway, Server, eventually
+from .conftest import PATIENCE, Gateway, Server, eventually, state_of
 
 # Makes all before the fork, and forks twice. Each process appends a line to a log, in a tenth of the time that it has.
 PROGRAM = """
@@ -66,6 +66,11 @@ def test_used_before_the_fork(gateway: Gateway, server: Server) -> None:
     assert lines(server) == sorted(["before", *FAMILY])
 
 
+def test_used_before_the_fork_by_those_who_imported_grpcio_first(gateway: Gateway, server: Server) -> None:
+    run(f"import grpc\n{PROGRAM}", gateway.target, "used")
+    assert lines(server) == sorted(["before", *FAMILY])
+
+
 def test_listening_while_it_forks(gateway: Gateway, server: Server) -> None:
     run(PROGRAM, gateway.target, "listening")
     assert lines(server) == sorted(["before", *FAMILY])
@@ -108,8 +113,3 @@ def test_deadlines_hold_in_a_child(gateway: Gateway) -> None:
             os.kill(gateway.process.pid, signal.SIGCONT)
             process.kill()
     assert process.returncode == 0
-
-
-def state_of(pid: int) -> str:
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]

@@ -70,14 +70,17 @@ def test_pulls_wait_for_a_gateway(gateway: Gateway, client: Client, server: Serv
 
 def test_a_drain_loses_none(gateway: Gateway, client: Client, server: Server) -> None:
     pulls = client.background_pulls
-    for _ in range(3_000):
-        pulls.put(PULL)
-    gateway.drain()
-    for _ in range(3_000):
-        pulls.put(PULL)
-    gateway.start()
-    assert pulls.flush(PATIENCE)
-    assert pulls.counts.stood == counted(server) == 6_000
+    for n in range(1, 4):
+        before = pulls.counts.sent
+        for _ in range(9_000):
+            assert pulls.put(PULL)
+        # Between two batches: the next one leaves while the stream ends.
+        eventually(lambda: pulls.counts.sent > before, "batches are on their way")  # noqa: B023
+        gateway.process.terminate()
+        gateway.process.wait(PATIENCE)
+        gateway.start()
+        assert pulls.flush(PATIENCE)
+        assert pulls.counts.stood == counted(server) == 9_000 * n
 
 
 def test_a_killed_gateway_makes_what_is_on_its_way_unknown(gateway: Gateway, client: Client, server: Server) -> None:

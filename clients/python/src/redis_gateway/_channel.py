@@ -24,8 +24,6 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A child that was forked after a call must not find the parent's connection.
-    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
