@@ -139,6 +139,7 @@ def test_publishing_without_redis(config: dict[str, Any], server: Server) -> Non
     with pytest.raises(GatewayError):
         event.publish_event_data_sync("test", {"a": 1})
     event.publish_event_data("test", {"a": 1})
+    event.publish_event_data("test", {"a": object()})
     queue = shared(config["gateway"]).background_events
     assert queue.flush(PATIENCE)
     assert queue.counts.failed + queue.counts.unknown == 1

@@ -65,7 +65,12 @@ class UserEvent:
 
     def publish_event_data(self, event_id: str, data_obj: Any) -> None:
         """Lets an event be published in the background, after those before it. A failure is logged."""
-        if not self._client.background_events.put(self._request(event_id, data_obj)):
+        try:
+            request = self._request(event_id, data_obj)
+        except (TypeError, ValueError) as error:
+            logger.warning("a user event is no JSON: %s", error)
+            return
+        if not self._client.background_events.put(request):
             logger.warning("a user event was dropped: too many are waiting")
 
     def _request(self, event_id: str, data_obj: Any) -> pb.PublishRequest:
