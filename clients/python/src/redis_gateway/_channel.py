@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from typing import Any
 
@@ -11,6 +10,7 @@ import grpc
 import grpc.aio
 
 from . import _fork
+from ._environment import gevent_has_patched
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
@@ -89,8 +89,7 @@ _gevent_process = 0
 def _prepare_gevent() -> None:
     """Lets gRPC wait in greenlets where gevent has patched sockets; must come before the first channel."""
     global _gevent_process
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
+    if not gevent_has_patched():
         return
     if _gevent_process == 0:
         import grpc.experimental.gevent
