@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
-  soak bench python-stubs go-client-stubs go-peers client-stubs client-stubs-check client-lint client-tests
+  soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -16,13 +16,13 @@ CLIENT_TOOLS := target/client/tools/bin
 CLIENT_VENV := target/client/venv/bin
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests client-tests go-client-tests quickstart chart ## Runs everything that judges a change
+test: lint rust-tests python-client-tests go-client-tests quickstart chart ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -39,7 +39,7 @@ quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
 	examples/quickstart.sh
 
-lint: lint-rust lint-proto lint-python client-stubs-check client-lint lint-go lint-image deny ## Runs what judges a change without running it
+lint: lint-rust lint-proto lint-python python-client-stubs-check python-client-lint lint-go lint-image deny ## Runs what judges a change without running it
 
 lint-rust:
 	@.ci/need cargo cc
@@ -99,20 +99,20 @@ python-stubs: .venv/installed ## Makes .venv and the stubs that examples/python 
 go-client-stubs: $(BUF) ## Makes the stubs of clients/go anew, after a change of proto/
 	$(BUF) generate --template clients/go/buf.gen.yaml -o clients/go
 
-client-stubs: $(CLIENT_TOOLS)/installed ## Writes the stubs that clients/python brings
+python-client-stubs: $(CLIENT_TOOLS)/installed ## Writes the stubs that clients/python brings
 	$(call client_stubs,clients/python/src)
 
-client-stubs-check: $(CLIENT_TOOLS)/installed
+python-client-stubs-check: $(CLIENT_TOOLS)/installed
 	@rm -rf target/client/stubs && mkdir -p target/client/stubs
 	$(call client_stubs,target/client/stubs)
 	diff -r -x __pycache__ -x __init__.py -x py.typed target/client/stubs/redisgateway clients/python/src/redisgateway
 
-client-lint: $(CLIENT_VENV)/installed
+python-client-lint: $(CLIENT_VENV)/installed
 	cd clients/python && ../../$(CLIENT_VENV)/mypy --cache-dir ../../target/client/mypy
 	$(CLIENT_VENV)/ruff check --cache-dir target/client/ruff clients/python
 	$(CLIENT_VENV)/ruff format --cache-dir target/client/ruff --check clients/python
 
-client-tests: $(CLIENT_VENV)/installed ## Tests clients/python against a gateway, with direct clients on the other side
+python-client-tests: $(CLIENT_VENV)/installed ## Tests clients/python against a gateway, with direct clients on the other side
 	@.ci/need cargo cc redis-server
 	cargo build --quiet --locked
 	$(CLIENT_VENV)/pytest -q -p no:cacheprovider clients/python

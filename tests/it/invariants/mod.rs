@@ -178,7 +178,7 @@ fn tracked() -> Vec<String> {
     let aside = |path: &Path| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         ["target", ".git", ".venv", "__pycache__", "node_modules"].contains(&name)
-            // Generated, by `make python-stubs`, `make client-stubs` and `make go-client-stubs`.
+            // Generated, by `make python-stubs`, `make python-client-stubs` and `make go-client-stubs`.
             || path.ends_with("clients/python/src/redisgateway")
             || path.ends_with("examples/python/redisgateway")
             || path.ends_with("clients/go/redisgateway")

@@ -27,9 +27,9 @@ type CacheFillResponse_Refusal int32
 const (
 	// It is stored, or `degraded` says why not.
 	CacheFillResponse_REFUSAL_UNSPECIFIED CacheFillResponse_Refusal = 0
-	// A value stands there: somebody has written it since.
+	// A value stands there: somebody has written it since. For a refresh: another one than it was to replace.
 	CacheFillResponse_REFUSAL_WRITTEN CacheFillResponse_Refusal = 1
-	// The key was deleted through a gateway since: what was loaded may be older.
+	// The key was deleted since, through a gateway, or, before a refresh, by anybody: what was loaded may be older.
 	CacheFillResponse_REFUSAL_DELETED CacheFillResponse_Refusal = 2
 	// The lease ran out, was used or given up, or Redis has lost it.
 	CacheFillResponse_REFUSAL_LEASE_OVER CacheFillResponse_Refusal = 3
@@ -88,7 +88,11 @@ type CacheGetRequest struct {
 	// (default 5 s). Where no replica is known to be so fresh, the primary is read.
 	MaxStalenessMs int64 `protobuf:"varint,3,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	// The `write_token` of a write that may not be missed. A replica that is not known to have it is not read.
-	WriteToken    string `protobuf:"bytes,4,opt,name=write_token,json=writeToken,proto3" json:"write_token,omitempty"`
+	WriteToken string `protobuf:"bytes,4,opt,name=write_token,json=writeToken,proto3" json:"write_token,omitempty"`
+	// Milliseconds that a value may be past its end where Redis cannot answer: past its TTL, or since nobody tells the gateway of
+	// changes. At most 86,400,000 (a day), and never more than `cache.near.max_stale`. 0: no such value. Only keys that begin with one
+	// of `cache.near.prefixes` have one; not with `fresh` or `write_token`.
+	AllowStaleMs  int64 `protobuf:"varint,5,opt,name=allow_stale_ms,json=allowStaleMs,proto3" json:"allow_stale_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,12 +155,21 @@ func (x *CacheGetRequest) GetWriteToken() string {
 	return ""
 }
 
+func (x *CacheGetRequest) GetAllowStaleMs() int64 {
+	if x != nil {
+		return x.AllowStaleMs
+	}
+	return 0
+}
+
 type CacheGetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value as it stands in Redis. Missing on a miss.
+	// The value as it stands in Redis, or stood. Missing on a miss.
 	Value []byte `protobuf:"bytes,1,opt,name=value,proto3,oneof" json:"value,omitempty"`
-	// Why the miss may be none.
-	Degraded      DegradedReason `protobuf:"varint,2,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
+	// Why the miss may be none, or why the value is stale.
+	Degraded DegradedReason `protobuf:"varint,2,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
+	// Milliseconds that the value is past its end. 0: it is not stale.
+	StaleAgeMs    int64 `protobuf:"varint,3,opt,name=stale_age_ms,json=staleAgeMs,proto3" json:"stale_age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,6 +218,13 @@ func (x *CacheGetResponse) GetDegraded() DegradedReason {
 	return DegradedReason_DEGRADED_REASON_UNSPECIFIED
 }
 
+func (x *CacheGetResponse) GetStaleAgeMs() int64 {
+	if x != nil {
+		return x.StaleAgeMs
+	}
+	return 0
+}
+
 type CacheBatchGetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys. At least 1, at most 1,000, each at most 4,096 bytes, no NUL.
@@ -214,7 +234,9 @@ type CacheBatchGetRequest struct {
 	// As in CacheGetRequest.
 	MaxStalenessMs int64 `protobuf:"varint,3,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	// As in CacheGetRequest.
-	WriteToken    string `protobuf:"bytes,4,opt,name=write_token,json=writeToken,proto3" json:"write_token,omitempty"`
+	WriteToken string `protobuf:"bytes,4,opt,name=write_token,json=writeToken,proto3" json:"write_token,omitempty"`
+	// As in CacheGetRequest.
+	AllowStaleMs  int64 `protobuf:"varint,5,opt,name=allow_stale_ms,json=allowStaleMs,proto3" json:"allow_stale_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,11 +299,18 @@ func (x *CacheBatchGetRequest) GetWriteToken() string {
 	return ""
 }
 
+func (x *CacheBatchGetRequest) GetAllowStaleMs() int64 {
+	if x != nil {
+		return x.AllowStaleMs
+	}
+	return 0
+}
+
 type CacheBatchGetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One item for each key, in the order of the keys.
 	Values []*CacheValue `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
-	// Why the misses may be none.
+	// Why the misses may be none, or why values are stale.
 	Degraded      DegradedReason `protobuf:"varint,2,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -333,8 +362,10 @@ func (x *CacheBatchGetResponse) GetDegraded() DegradedReason {
 
 type CacheValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value as it stands in Redis. Missing on a miss.
-	Value         []byte `protobuf:"bytes,1,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	// The value as it stands in Redis, or stood. Missing on a miss.
+	Value []byte `protobuf:"bytes,1,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	// Milliseconds that the value is past its end. 0: it is not stale.
+	StaleAgeMs    int64 `protobuf:"varint,2,opt,name=stale_age_ms,json=staleAgeMs,proto3" json:"stale_age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +405,13 @@ func (x *CacheValue) GetValue() []byte {
 		return x.Value
 	}
 	return nil
+}
+
+func (x *CacheValue) GetStaleAgeMs() int64 {
+	if x != nil {
+		return x.StaleAgeMs
+	}
+	return 0
 }
 
 type CacheSetRequest struct {
@@ -860,7 +898,13 @@ type CacheGetOrLeaseRequest struct {
 	// As in CacheGetRequest.
 	MaxStalenessMs int64 `protobuf:"varint,5,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	// As in CacheGetRequest.
-	WriteToken    string `protobuf:"bytes,6,opt,name=write_token,json=writeToken,proto3" json:"write_token,omitempty"`
+	WriteToken string `protobuf:"bytes,6,opt,name=write_token,json=writeToken,proto3" json:"write_token,omitempty"`
+	// As in CacheGetRequest; and where another has the lease, a value that is past its TTL is answered instead of a wait.
+	AllowStaleMs int64 `protobuf:"varint,7,opt,name=allow_stale_ms,json=allowStaleMs,proto3" json:"allow_stale_ms,omitempty"`
+	// Load the value again before it ends: the closer its end, by the time that its loads took, the more likely a hit brings one
+	// caller, of all gateways, `refresh`. Until a caller with this has loaded it once under a lease, nobody knows how long that takes,
+	// and nothing is refreshed; nor is a value that stays.
+	EarlyRefresh  bool `protobuf:"varint,8,opt,name=early_refresh,json=earlyRefresh,proto3" json:"early_refresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -937,9 +981,23 @@ func (x *CacheGetOrLeaseRequest) GetWriteToken() string {
 	return ""
 }
 
+func (x *CacheGetOrLeaseRequest) GetAllowStaleMs() int64 {
+	if x != nil {
+		return x.AllowStaleMs
+	}
+	return 0
+}
+
+func (x *CacheGetOrLeaseRequest) GetEarlyRefresh() bool {
+	if x != nil {
+		return x.EarlyRefresh
+	}
+	return false
+}
+
 type CacheGetOrLeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Missing if `degraded`.
+	// Missing if `degraded`, unless it is stale.
 	//
 	// Types that are valid to be assigned to Outcome:
 	//
@@ -947,8 +1005,13 @@ type CacheGetOrLeaseResponse struct {
 	//	*CacheGetOrLeaseResponse_Lease
 	//	*CacheGetOrLeaseResponse_Busy
 	Outcome isCacheGetOrLeaseResponse_Outcome `protobuf_oneof:"outcome"`
-	// Why neither a value nor a lease could be had.
-	Degraded      DegradedReason `protobuf:"varint,4,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
+	// Why neither a value nor a lease could be had, or why the value is stale.
+	Degraded DegradedReason `protobuf:"varint,4,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
+	// Milliseconds that the value is past its end. 0: it is not stale.
+	StaleAgeMs int64 `protobuf:"varint,5,opt,name=stale_age_ms,json=staleAgeMs,proto3" json:"stale_age_ms,omitempty"`
+	// With a value, if it is this caller that is to load it again: a lease as any other, whose Fill replaces the value. All others
+	// get the value meanwhile.
+	Refresh       *CacheLease `protobuf:"bytes,6,opt,name=refresh,proto3" json:"refresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1024,12 +1087,26 @@ func (x *CacheGetOrLeaseResponse) GetDegraded() DegradedReason {
 	return DegradedReason_DEGRADED_REASON_UNSPECIFIED
 }
 
+func (x *CacheGetOrLeaseResponse) GetStaleAgeMs() int64 {
+	if x != nil {
+		return x.StaleAgeMs
+	}
+	return 0
+}
+
+func (x *CacheGetOrLeaseResponse) GetRefresh() *CacheLease {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
 type isCacheGetOrLeaseResponse_Outcome interface {
 	isCacheGetOrLeaseResponse_Outcome()
 }
 
 type CacheGetOrLeaseResponse_Value struct {
-	// The value as it stands in Redis.
+	// The value as it stands in Redis, or stood.
 	Value []byte `protobuf:"bytes,1,opt,name=value,proto3,oneof"`
 }
 
@@ -1413,29 +1490,35 @@ var File_redisgateway_v1_cache_proto protoreflect.FileDescriptor
 
 const file_redisgateway_v1_cache_proto_rawDesc = "" +
 	"\n" +
-	"\x1bredisgateway/v1/cache.proto\x12\x0fredisgateway.v1\x1a\x1credisgateway/v1/common.proto\"\x84\x01\n" +
+	"\x1bredisgateway/v1/cache.proto\x12\x0fredisgateway.v1\x1a\x1credisgateway/v1/common.proto\"\xaa\x01\n" +
 	"\x0fCacheGetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05fresh\x18\x02 \x01(\bR\x05fresh\x12(\n" +
 	"\x10max_staleness_ms\x18\x03 \x01(\x03R\x0emaxStalenessMs\x12\x1f\n" +
 	"\vwrite_token\x18\x04 \x01(\tR\n" +
-	"writeToken\"t\n" +
+	"writeToken\x12$\n" +
+	"\x0eallow_stale_ms\x18\x05 \x01(\x03R\fallowStaleMs\"\x96\x01\n" +
 	"\x10CacheGetResponse\x12\x19\n" +
 	"\x05value\x18\x01 \x01(\fH\x00R\x05value\x88\x01\x01\x12;\n" +
-	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegradedB\b\n" +
-	"\x06_value\"\x8b\x01\n" +
+	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\x12 \n" +
+	"\fstale_age_ms\x18\x03 \x01(\x03R\n" +
+	"staleAgeMsB\b\n" +
+	"\x06_value\"\xb1\x01\n" +
 	"\x14CacheBatchGetRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12\x14\n" +
 	"\x05fresh\x18\x02 \x01(\bR\x05fresh\x12(\n" +
 	"\x10max_staleness_ms\x18\x03 \x01(\x03R\x0emaxStalenessMs\x12\x1f\n" +
 	"\vwrite_token\x18\x04 \x01(\tR\n" +
-	"writeToken\"\x89\x01\n" +
+	"writeToken\x12$\n" +
+	"\x0eallow_stale_ms\x18\x05 \x01(\x03R\fallowStaleMs\"\x89\x01\n" +
 	"\x15CacheBatchGetResponse\x123\n" +
 	"\x06values\x18\x01 \x03(\v2\x1b.redisgateway.v1.CacheValueR\x06values\x12;\n" +
-	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\"1\n" +
+	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\"S\n" +
 	"\n" +
 	"CacheValue\x12\x19\n" +
-	"\x05value\x18\x01 \x01(\fH\x00R\x05value\x88\x01\x01B\b\n" +
+	"\x05value\x18\x01 \x01(\fH\x00R\x05value\x88\x01\x01\x12 \n" +
+	"\fstale_age_ms\x18\x02 \x01(\x03R\n" +
+	"staleAgeMsB\b\n" +
 	"\x06_value\"\x97\x01\n" +
 	"\x0fCacheSetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1471,7 +1554,7 @@ const file_redisgateway_v1_cache_proto_rawDesc = "" +
 	"\adeleted\x18\x01 \x01(\x03R\adeleted\x12;\n" +
 	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\x12\x1f\n" +
 	"\vwrite_token\x18\x03 \x01(\tR\n" +
-	"writeToken\"\xbf\x01\n" +
+	"writeToken\"\x8a\x02\n" +
 	"\x16CacheGetOrLeaseRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05fresh\x18\x02 \x01(\bR\x05fresh\x12\x17\n" +
@@ -1479,12 +1562,17 @@ const file_redisgateway_v1_cache_proto_rawDesc = "" +
 	"\blease_ms\x18\x04 \x01(\x03R\aleaseMs\x12(\n" +
 	"\x10max_staleness_ms\x18\x05 \x01(\x03R\x0emaxStalenessMs\x12\x1f\n" +
 	"\vwrite_token\x18\x06 \x01(\tR\n" +
-	"writeToken\"\xe0\x01\n" +
+	"writeToken\x12$\n" +
+	"\x0eallow_stale_ms\x18\a \x01(\x03R\fallowStaleMs\x12#\n" +
+	"\rearly_refresh\x18\b \x01(\bR\fearlyRefresh\"\xb9\x02\n" +
 	"\x17CacheGetOrLeaseResponse\x12\x16\n" +
 	"\x05value\x18\x01 \x01(\fH\x00R\x05value\x123\n" +
 	"\x05lease\x18\x02 \x01(\v2\x1b.redisgateway.v1.CacheLeaseH\x00R\x05lease\x120\n" +
 	"\x04busy\x18\x03 \x01(\v2\x1a.redisgateway.v1.CacheBusyH\x00R\x04busy\x12;\n" +
-	"\bdegraded\x18\x04 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegradedB\t\n" +
+	"\bdegraded\x18\x04 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\x12 \n" +
+	"\fstale_age_ms\x18\x05 \x01(\x03R\n" +
+	"staleAgeMs\x125\n" +
+	"\arefresh\x18\x06 \x01(\v2\x1b.redisgateway.v1.CacheLeaseR\arefreshB\t\n" +
 	"\aoutcome\"E\n" +
 	"\n" +
 	"CacheLease\x12\x14\n" +
@@ -1582,32 +1670,33 @@ var file_redisgateway_v1_cache_proto_depIdxs = []int32{
 	16, // 8: redisgateway.v1.CacheGetOrLeaseResponse.lease:type_name -> redisgateway.v1.CacheLease
 	17, // 9: redisgateway.v1.CacheGetOrLeaseResponse.busy:type_name -> redisgateway.v1.CacheBusy
 	22, // 10: redisgateway.v1.CacheGetOrLeaseResponse.degraded:type_name -> redisgateway.v1.DegradedReason
-	0,  // 11: redisgateway.v1.CacheFillResponse.refusal:type_name -> redisgateway.v1.CacheFillResponse.Refusal
-	22, // 12: redisgateway.v1.CacheFillResponse.degraded:type_name -> redisgateway.v1.DegradedReason
-	22, // 13: redisgateway.v1.CacheGiveUpResponse.degraded:type_name -> redisgateway.v1.DegradedReason
-	1,  // 14: redisgateway.v1.Cache.Get:input_type -> redisgateway.v1.CacheGetRequest
-	3,  // 15: redisgateway.v1.Cache.BatchGet:input_type -> redisgateway.v1.CacheBatchGetRequest
-	6,  // 16: redisgateway.v1.Cache.Set:input_type -> redisgateway.v1.CacheSetRequest
-	8,  // 17: redisgateway.v1.Cache.BatchSet:input_type -> redisgateway.v1.CacheBatchSetRequest
-	10, // 18: redisgateway.v1.Cache.Delete:input_type -> redisgateway.v1.CacheDeleteRequest
-	12, // 19: redisgateway.v1.Cache.BatchDelete:input_type -> redisgateway.v1.CacheBatchDeleteRequest
-	14, // 20: redisgateway.v1.Cache.GetOrLease:input_type -> redisgateway.v1.CacheGetOrLeaseRequest
-	18, // 21: redisgateway.v1.Cache.Fill:input_type -> redisgateway.v1.CacheFillRequest
-	20, // 22: redisgateway.v1.Cache.GiveUp:input_type -> redisgateway.v1.CacheGiveUpRequest
-	2,  // 23: redisgateway.v1.Cache.Get:output_type -> redisgateway.v1.CacheGetResponse
-	4,  // 24: redisgateway.v1.Cache.BatchGet:output_type -> redisgateway.v1.CacheBatchGetResponse
-	7,  // 25: redisgateway.v1.Cache.Set:output_type -> redisgateway.v1.CacheSetResponse
-	9,  // 26: redisgateway.v1.Cache.BatchSet:output_type -> redisgateway.v1.CacheBatchSetResponse
-	11, // 27: redisgateway.v1.Cache.Delete:output_type -> redisgateway.v1.CacheDeleteResponse
-	13, // 28: redisgateway.v1.Cache.BatchDelete:output_type -> redisgateway.v1.CacheBatchDeleteResponse
-	15, // 29: redisgateway.v1.Cache.GetOrLease:output_type -> redisgateway.v1.CacheGetOrLeaseResponse
-	19, // 30: redisgateway.v1.Cache.Fill:output_type -> redisgateway.v1.CacheFillResponse
-	21, // 31: redisgateway.v1.Cache.GiveUp:output_type -> redisgateway.v1.CacheGiveUpResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	16, // 11: redisgateway.v1.CacheGetOrLeaseResponse.refresh:type_name -> redisgateway.v1.CacheLease
+	0,  // 12: redisgateway.v1.CacheFillResponse.refusal:type_name -> redisgateway.v1.CacheFillResponse.Refusal
+	22, // 13: redisgateway.v1.CacheFillResponse.degraded:type_name -> redisgateway.v1.DegradedReason
+	22, // 14: redisgateway.v1.CacheGiveUpResponse.degraded:type_name -> redisgateway.v1.DegradedReason
+	1,  // 15: redisgateway.v1.Cache.Get:input_type -> redisgateway.v1.CacheGetRequest
+	3,  // 16: redisgateway.v1.Cache.BatchGet:input_type -> redisgateway.v1.CacheBatchGetRequest
+	6,  // 17: redisgateway.v1.Cache.Set:input_type -> redisgateway.v1.CacheSetRequest
+	8,  // 18: redisgateway.v1.Cache.BatchSet:input_type -> redisgateway.v1.CacheBatchSetRequest
+	10, // 19: redisgateway.v1.Cache.Delete:input_type -> redisgateway.v1.CacheDeleteRequest
+	12, // 20: redisgateway.v1.Cache.BatchDelete:input_type -> redisgateway.v1.CacheBatchDeleteRequest
+	14, // 21: redisgateway.v1.Cache.GetOrLease:input_type -> redisgateway.v1.CacheGetOrLeaseRequest
+	18, // 22: redisgateway.v1.Cache.Fill:input_type -> redisgateway.v1.CacheFillRequest
+	20, // 23: redisgateway.v1.Cache.GiveUp:input_type -> redisgateway.v1.CacheGiveUpRequest
+	2,  // 24: redisgateway.v1.Cache.Get:output_type -> redisgateway.v1.CacheGetResponse
+	4,  // 25: redisgateway.v1.Cache.BatchGet:output_type -> redisgateway.v1.CacheBatchGetResponse
+	7,  // 26: redisgateway.v1.Cache.Set:output_type -> redisgateway.v1.CacheSetResponse
+	9,  // 27: redisgateway.v1.Cache.BatchSet:output_type -> redisgateway.v1.CacheBatchSetResponse
+	11, // 28: redisgateway.v1.Cache.Delete:output_type -> redisgateway.v1.CacheDeleteResponse
+	13, // 29: redisgateway.v1.Cache.BatchDelete:output_type -> redisgateway.v1.CacheBatchDeleteResponse
+	15, // 30: redisgateway.v1.Cache.GetOrLease:output_type -> redisgateway.v1.CacheGetOrLeaseResponse
+	19, // 31: redisgateway.v1.Cache.Fill:output_type -> redisgateway.v1.CacheFillResponse
+	21, // 32: redisgateway.v1.Cache.GiveUp:output_type -> redisgateway.v1.CacheGiveUpResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_redisgateway_v1_cache_proto_init() }

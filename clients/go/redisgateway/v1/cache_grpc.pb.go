@@ -64,12 +64,15 @@ type CacheClient interface {
 	// next one gets it. Who is told `busy`, or `degraded`, may load too, and stores nothing. A value that the caller cannot use
 	// stands until a Set with `overwrite`, or a Delete.
 	//
+	// With `early_refresh` a value that is about to end is loaded again by one caller, while the others go on getting it.
+	//
 	// A gateway that is about to end sends away who waits: UNAVAILABLE (DRAINING). Safe to retry; a lease whose answer was lost ends
 	// by its time.
 	GetOrLease(ctx context.Context, in *CacheGetOrLeaseRequest, opts ...grpc.CallOption) (*CacheGetOrLeaseResponse, error)
 	// Stores what was loaded, and ends the lease. Refused, in one step with the check, if a value stands there, if the key was
 	// deleted through any gateway since, or if the lease is over; nothing is changed then. On any gateway, not only on that which
-	// gave the lease.
+	// gave the lease. With a lease to `refresh` it replaces the value, and is refused if that is no longer the one which stood there
+	// when the lease was given, or if somebody, a direct client too, has deleted it.
 	//
 	// Safe to retry: a lease fills once. After an answer that was lost, a refusal may mean that the value was stored.
 	Fill(ctx context.Context, in *CacheFillRequest, opts ...grpc.CallOption) (*CacheFillResponse, error)
@@ -209,12 +212,15 @@ type CacheServer interface {
 	// next one gets it. Who is told `busy`, or `degraded`, may load too, and stores nothing. A value that the caller cannot use
 	// stands until a Set with `overwrite`, or a Delete.
 	//
+	// With `early_refresh` a value that is about to end is loaded again by one caller, while the others go on getting it.
+	//
 	// A gateway that is about to end sends away who waits: UNAVAILABLE (DRAINING). Safe to retry; a lease whose answer was lost ends
 	// by its time.
 	GetOrLease(context.Context, *CacheGetOrLeaseRequest) (*CacheGetOrLeaseResponse, error)
 	// Stores what was loaded, and ends the lease. Refused, in one step with the check, if a value stands there, if the key was
 	// deleted through any gateway since, or if the lease is over; nothing is changed then. On any gateway, not only on that which
-	// gave the lease.
+	// gave the lease. With a lease to `refresh` it replaces the value, and is refused if that is no longer the one which stood there
+	// when the lease was given, or if somebody, a direct client too, has deleted it.
 	//
 	// Safe to retry: a lease fills once. After an answer that was lost, a refusal may mean that the value was stored.
 	Fill(context.Context, *CacheFillRequest) (*CacheFillResponse, error)

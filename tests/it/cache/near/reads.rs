@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use redis_gateway::proto::{CacheBatchGetRequest, CacheGetRequest};
+use redis_gateway::proto::{CacheBatchDeleteRequest, CacheBatchGetRequest, CacheBatchSetRequest, CacheGetRequest};
 use tokio::time::{Instant, sleep};
 
 use super::super::refresh::{early, load_key, refreshing, standing};
-use super::super::{ask, asking, delete, filled, fresh, set, setting, value_in};
-use super::{get, keep, plain, reads, stand, stand_with};
-use crate::harness::{RedisServer, eventually};
+use super::super::{ask, asking, delete, filled, fresh, setting, value_in};
+use super::{behind_proxy, get, keep, plain, reads, stand, stand_with};
+use crate::harness::{Mode, RedisServer, eventually};
 
 #[tokio::test]
 async fn second_read_costs_redis_nothing() {
@@ -171,9 +171,16 @@ async fn batch_asks_only_for_what_is_not_in_memory() {
 }
 
 #[tokio::test]
-async fn ones_own_writes_are_seen_at_once() {
-    let stand = stand(1).await;
+async fn ones_own_writes_are_seen_at_once_however_late_redis_tells_of_them() {
+    let (stand, proxy) = behind_proxy(|config| {
+        let endpoint = config.endpoints.cache.as_mut().unwrap();
+        // What tracking has to tell is held back all the time, which makes no dead connection of it.
+        endpoint.probe_timeout = Duration::from_mins(1);
+        endpoint.max_staleness = Duration::from_hours(1);
+    })
+    .await;
     let mut client = stand.client(0);
+    proxy.split(1, Mode::Pass, Mode::Stall);
     let readers: Vec<_> = (0..4)
         .map(|_| {
             let mut client = stand.client(0);
@@ -186,9 +193,24 @@ async fn ones_own_writes_are_seen_at_once() {
         .collect();
     for round in 0..300 {
         let value = round.to_string();
-        assert!(set(&mut client, "near:a", &value, true).await);
+        let item = setting("near:a", &value, true);
+        let keys = vec![item.key.clone()];
+        if round % 2 == 0 {
+            assert!(client.set(item).await.unwrap().into_inner().stored);
+        } else {
+            let request = CacheBatchSetRequest { items: vec![item] };
+            assert!(client.batch_set(request).await.unwrap().into_inner().results[0].stored);
+        }
         assert_eq!(get(&mut client, "near:a").await, Some(value));
-        assert!(delete(&mut client, "near:a").await);
+        if round % 2 == 0 {
+            assert!(delete(&mut client, "near:a").await);
+        } else {
+            let request = CacheBatchDeleteRequest {
+                keys,
+                want_token: false,
+            };
+            assert_eq!(client.batch_delete(request).await.unwrap().into_inner().deleted, 1);
+        }
         assert_eq!(get(&mut client, "near:a").await, None);
     }
     for reader in readers {
@@ -197,7 +219,7 @@ async fn ones_own_writes_are_seen_at_once() {
         assert!(reader.await.unwrap_err().is_cancelled());
     }
     assert!(reads(&stand, 0, "hit").await > 100, "nothing was kept");
-    drop(client);
+    drop((client, proxy));
     stand.stop().await;
 }
 

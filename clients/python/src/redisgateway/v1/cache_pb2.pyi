@@ -28,6 +28,7 @@ class CacheGetRequest(google.protobuf.message.Message):
     FRESH_FIELD_NUMBER: builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     WRITE_TOKEN_FIELD_NUMBER: builtins.int
+    ALLOW_STALE_MS_FIELD_NUMBER: builtins.int
     key: builtins.str
     """The key. Required, at most 4,096 bytes, no NUL."""
     fresh: builtins.bool
@@ -38,6 +39,11 @@ class CacheGetRequest(google.protobuf.message.Message):
     """
     write_token: builtins.str
     """The `write_token` of a write that may not be missed. A replica that is not known to have it is not read."""
+    allow_stale_ms: builtins.int
+    """Milliseconds that a value may be past its end where Redis cannot answer: past its TTL, or since nobody tells the gateway of
+    changes. At most 86,400,000 (a day), and never more than `cache.near.max_stale`. 0: no such value. Only keys that begin with one
+    of `cache.near.prefixes` have one; not with `fresh` or `write_token`.
+    """
     def __init__(
         self,
         *,
@@ -45,8 +51,9 @@ class CacheGetRequest(google.protobuf.message.Message):
         fresh: builtins.bool = ...,
         max_staleness_ms: builtins.int = ...,
         write_token: builtins.str = ...,
+        allow_stale_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["fresh", b"fresh", "key", b"key", "max_staleness_ms", b"max_staleness_ms", "write_token", b"write_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_stale_ms", b"allow_stale_ms", "fresh", b"fresh", "key", b"key", "max_staleness_ms", b"max_staleness_ms", "write_token", b"write_token"]) -> None: ...
 
 global___CacheGetRequest = CacheGetRequest
 
@@ -56,18 +63,22 @@ class CacheGetResponse(google.protobuf.message.Message):
 
     VALUE_FIELD_NUMBER: builtins.int
     DEGRADED_FIELD_NUMBER: builtins.int
+    STALE_AGE_MS_FIELD_NUMBER: builtins.int
     value: builtins.bytes
-    """The value as it stands in Redis. Missing on a miss."""
+    """The value as it stands in Redis, or stood. Missing on a miss."""
     degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType
-    """Why the miss may be none."""
+    """Why the miss may be none, or why the value is stale."""
+    stale_age_ms: builtins.int
+    """Milliseconds that the value is past its end. 0: it is not stale."""
     def __init__(
         self,
         *,
         value: builtins.bytes | None = ...,
         degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType = ...,
+        stale_age_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_value", b"_value", "degraded", b"degraded", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "degraded", b"degraded", "stale_age_ms", b"stale_age_ms", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___CacheGetResponse = CacheGetResponse
@@ -80,11 +91,14 @@ class CacheBatchGetRequest(google.protobuf.message.Message):
     FRESH_FIELD_NUMBER: builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     WRITE_TOKEN_FIELD_NUMBER: builtins.int
+    ALLOW_STALE_MS_FIELD_NUMBER: builtins.int
     fresh: builtins.bool
     """As in CacheGetRequest."""
     max_staleness_ms: builtins.int
     """As in CacheGetRequest."""
     write_token: builtins.str
+    """As in CacheGetRequest."""
+    allow_stale_ms: builtins.int
     """As in CacheGetRequest."""
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -97,8 +111,9 @@ class CacheBatchGetRequest(google.protobuf.message.Message):
         fresh: builtins.bool = ...,
         max_staleness_ms: builtins.int = ...,
         write_token: builtins.str = ...,
+        allow_stale_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["fresh", b"fresh", "keys", b"keys", "max_staleness_ms", b"max_staleness_ms", "write_token", b"write_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_stale_ms", b"allow_stale_ms", "fresh", b"fresh", "keys", b"keys", "max_staleness_ms", b"max_staleness_ms", "write_token", b"write_token"]) -> None: ...
 
 global___CacheBatchGetRequest = CacheBatchGetRequest
 
@@ -109,7 +124,7 @@ class CacheBatchGetResponse(google.protobuf.message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     DEGRADED_FIELD_NUMBER: builtins.int
     degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType
-    """Why the misses may be none."""
+    """Why the misses may be none, or why values are stale."""
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CacheValue]:
         """One item for each key, in the order of the keys."""
@@ -129,15 +144,19 @@ class CacheValue(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VALUE_FIELD_NUMBER: builtins.int
+    STALE_AGE_MS_FIELD_NUMBER: builtins.int
     value: builtins.bytes
-    """The value as it stands in Redis. Missing on a miss."""
+    """The value as it stands in Redis, or stood. Missing on a miss."""
+    stale_age_ms: builtins.int
+    """Milliseconds that the value is past its end. 0: it is not stale."""
     def __init__(
         self,
         *,
         value: builtins.bytes | None = ...,
+        stale_age_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "stale_age_ms", b"stale_age_ms", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___CacheValue = CacheValue
@@ -336,6 +355,7 @@ class CacheGetOrLeaseRequest(google.protobuf.message.Message):
     LEASE_MS_FIELD_NUMBER: builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     WRITE_TOKEN_FIELD_NUMBER: builtins.int
+    ALLOW_STALE_MS_FIELD_NUMBER: builtins.int
     EARLY_REFRESH_FIELD_NUMBER: builtins.int
     key: builtins.str
     """The key. Required, at most 4,096 bytes, no NUL."""
@@ -353,6 +373,8 @@ class CacheGetOrLeaseRequest(google.protobuf.message.Message):
     """As in CacheGetRequest."""
     write_token: builtins.str
     """As in CacheGetRequest."""
+    allow_stale_ms: builtins.int
+    """As in CacheGetRequest; and where another has the lease, a value that is past its TTL is answered instead of a wait."""
     early_refresh: builtins.bool
     """Load the value again before it ends: the closer its end, by the time that its loads took, the more likely a hit brings one
     caller, of all gateways, `refresh`. Until a caller with this has loaded it once under a lease, nobody knows how long that takes,
@@ -367,9 +389,10 @@ class CacheGetOrLeaseRequest(google.protobuf.message.Message):
         lease_ms: builtins.int = ...,
         max_staleness_ms: builtins.int = ...,
         write_token: builtins.str = ...,
+        allow_stale_ms: builtins.int = ...,
         early_refresh: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["early_refresh", b"early_refresh", "fresh", b"fresh", "key", b"key", "lease_ms", b"lease_ms", "max_staleness_ms", b"max_staleness_ms", "wait_ms", b"wait_ms", "write_token", b"write_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_stale_ms", b"allow_stale_ms", "early_refresh", b"early_refresh", "fresh", b"fresh", "key", b"key", "lease_ms", b"lease_ms", "max_staleness_ms", b"max_staleness_ms", "wait_ms", b"wait_ms", "write_token", b"write_token"]) -> None: ...
 
 global___CacheGetOrLeaseRequest = CacheGetOrLeaseRequest
 
@@ -381,11 +404,14 @@ class CacheGetOrLeaseResponse(google.protobuf.message.Message):
     LEASE_FIELD_NUMBER: builtins.int
     BUSY_FIELD_NUMBER: builtins.int
     DEGRADED_FIELD_NUMBER: builtins.int
+    STALE_AGE_MS_FIELD_NUMBER: builtins.int
     REFRESH_FIELD_NUMBER: builtins.int
     value: builtins.bytes
-    """The value as it stands in Redis."""
+    """The value as it stands in Redis, or stood."""
     degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType
-    """Why neither a value nor a lease could be had."""
+    """Why neither a value nor a lease could be had, or why the value is stale."""
+    stale_age_ms: builtins.int
+    """Milliseconds that the value is past its end. 0: it is not stale."""
     @property
     def lease(self) -> global___CacheLease:
         """The caller is to load."""
@@ -407,10 +433,11 @@ class CacheGetOrLeaseResponse(google.protobuf.message.Message):
         lease: global___CacheLease | None = ...,
         busy: global___CacheBusy | None = ...,
         degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType = ...,
+        stale_age_ms: builtins.int = ...,
         refresh: global___CacheLease | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["busy", b"busy", "lease", b"lease", "outcome", b"outcome", "refresh", b"refresh", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["busy", b"busy", "degraded", b"degraded", "lease", b"lease", "outcome", b"outcome", "refresh", b"refresh", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["busy", b"busy", "degraded", b"degraded", "lease", b"lease", "outcome", b"outcome", "refresh", b"refresh", "stale_age_ms", b"stale_age_ms", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["value", "lease", "busy"] | None: ...
 
 global___CacheGetOrLeaseResponse = CacheGetOrLeaseResponse
