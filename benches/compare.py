@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -112,11 +113,12 @@ def measure(stack):
     bodies = {name: f"{stack.folder}/{name}" for name in servers}
     for name, body in bodies.items():
         key = NEAR_KEY if name == "memory" else KEY
-        for _ in range(100):
+        for _ in range(500):
             # Degraded until the gateway has its connection.
             answer = stub.Set(pb.CacheSetRequest(key=key, value=VALUE, overwrite=True), timeout=5)
             if not answer.degraded:
                 break
+            time.sleep(0.02)
         if stub.Get(pb.CacheGetRequest(key=key), timeout=5).value != VALUE:
             sys.exit("the gateway does not answer with the value that was set")
         Path(body).write_bytes(framed(pb.CacheGetRequest(key=key)))

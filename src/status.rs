@@ -27,7 +27,9 @@ pub fn redis(error: &Error, endpoint: EndpointName, method: &'static Method) -> 
     match error {
         Error::Unknown | Error::Protocol(_) if !method.retry_safe => status(&UNKNOWN, UNKNOWN_MESSAGE),
         // Whoever may repeat the call learns all by doing so: no doubt to be told of.
-        Error::Unknown | Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::NoScript) => {
+        Error::Unknown
+        | Error::Unavailable
+        | Error::Reply(Reply::NotServing(_) | Reply::Elsewhere(_) | Reply::NoScript) => {
             status(&UNAVAILABLE, "redis cannot be reached or does not serve")
         }
         Error::Timeout => status(&TIMEOUT, TIMEOUT_MESSAGE),
@@ -138,7 +140,9 @@ pub fn overdue(method: &'static Method) -> Status {
 /// Why an answer that is OK in spite of `error` is degraded.
 pub fn degraded(error: &Error) -> DegradedReason {
     match error {
-        Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::NoScript) => DegradedReason::RedisUnavailable,
+        Error::Unavailable | Error::Reply(Reply::NotServing(_) | Reply::Elsewhere(_) | Reply::NoScript) => {
+            DegradedReason::RedisUnavailable
+        }
         Error::Reply(Reply::Other(_)) => DegradedReason::RedisError,
         Error::Timeout => DegradedReason::RedisTimeout,
         Error::Unknown | Error::Protocol(_) => DegradedReason::OutcomeUnknown,

@@ -10,6 +10,7 @@ use super::store::Store;
 /// A store whose Redis is not there.
 pub(super) fn unreachable() -> Store {
     let config = Config {
+        cluster: None,
         server: Server::Unix("/nowhere/redis.sock".into()),
         replicas: Vec::new(),
         max_staleness: Duration::from_secs(5),

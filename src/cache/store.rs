@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::Token;
 use crate::deadline::Deadline;
@@ -16,18 +17,19 @@ use crate::redis::{
 /// the load is timed; `saw` is there if it is to refresh a value: the value's SHA-1, and when it was to end by the same clock. Both
 /// belong to `token`, are empty where they say nothing, and are written with it; a release that does not know them leaves them be.
 fn lease_key(key: &Bytes) -> Bytes {
-    beside("lease", key)
+    beside("lease", "-has-keys-tagged:", key)
 }
 
 /// How long a value took to load, in milliseconds: a string with the TTL of the value.
 fn load_key(key: &Bytes) -> Bytes {
-    beside("load_ms", key)
+    beside("load_ms", "-value-with-braces-tags:", key)
 }
 
-/// A key of the gateway's own for one of its callers', in the same slot on a Cluster: a key with braces brings its own hash tag.
-fn beside(what: &str, key: &Bytes) -> Bytes {
+/// A key of the gateway's own for one of its callers', in the same slot on a Cluster: a key with braces brings its own hash tag, or is
+/// hashed whole, and behind `tagged` it is hashed as alone, since the CRC16 of what it then has in front is 0.
+fn beside(what: &str, tagged: &str, key: &Bytes) -> Bytes {
     let braced = key.iter().any(|byte| matches!(byte, b'{' | b'}'));
-    let (of, after) = if braced { ("-of:", "") } else { (":{", "}") };
+    let (of, after) = if braced { (tagged, "") } else { (":{", "}") };
     let before = format!("redis-gateway:v1:cache:{what}{of}");
     [before.as_bytes(), key, after.as_bytes()].concat().into()
 }
@@ -157,14 +159,28 @@ impl Store {
         self.endpoint.read(command::get(key), freshness, deadline).await
     }
 
-    /// `MGET key …`, where it is as fresh as is wanted. A key of another type is none.
+    /// `MGET key …`, where it is as fresh as is wanted; on a Cluster one for each slot. A key of another type is none. A value that
+    /// could not be asked for is none too; then the first reason is told.
     pub(super) async fn get_many(
         &self,
-        keys: Vec<Bytes>,
+        keys: &[Bytes],
         freshness: Freshness,
         deadline: Deadline,
-    ) -> Result<Vec<Option<Bytes>>, Error> {
-        self.endpoint.read(command::mget(keys), freshness, deadline).await
+    ) -> (Vec<Option<Bytes>>, Option<Error>) {
+        let groups = self.endpoint.together(keys);
+        let reads = groups.iter().map(|group| {
+            let mget = command::mget(group.iter().map(|n| keys[*n].clone()).collect());
+            self.endpoint.read(mget, freshness, deadline)
+        });
+        let mut values = vec![None; keys.len()];
+        let mut failed = None;
+        for (group, read) in groups.iter().zip(join_all(reads).await) {
+            match read {
+                Ok(found) => group.iter().zip(found).for_each(|(n, value)| values[*n] = value),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        (values, failed)
     }
 
     /// `GET key`, `PTTL key` and `GET` of its load time, sent together. The value, and its times if all are known.
@@ -220,31 +236,53 @@ impl Store {
         Ok((stored.is_some(), at))
     }
 
-    /// A `SET` for each item, in one pipeline; how far the primary is, if one is to tell, is asked after all of them.
+    /// A `SET` for each item, in one pipeline for each primary; how far these are, if one is to tell, is asked after all of them.
     pub(super) async fn set_many(&self, items: Vec<Item>, deadline: Deadline) -> Vec<Result<Written<bool>, Error>> {
         let tell = items.iter().any(|item| item.tell);
+        let keys: Vec<Bytes> = items.iter().map(|item| item.key.clone()).collect();
         let commands = items.into_iter().map(set).collect();
         let results = self.endpoint.batch(commands, deadline).await;
         let at = if tell {
-            self.endpoint.position(deadline).await
+            self.endpoint.positions(&keys, deadline).await
         } else {
-            Position::NEVER
+            vec![Position::NEVER; keys.len()]
         };
         results
             .into_iter()
-            .map(|result| result.map(|stored| (stored.is_some(), at)))
+            .zip(at)
+            .map(|(result, at)| result.map(|stored| (stored.is_some(), at)))
             .collect()
     }
 
-    /// `EVALSHA delete-1`: for each key `DEL`, and `HMGET`, `HSET`, `HDEL` of its lease, `PUBLISH` if somebody waits for it. How many
-    /// of the keys were there.
-    pub(super) async fn delete(&self, keys: Vec<Bytes>, tell: bool, deadline: Deadline) -> Result<Written<i64>, Error> {
-        let with_leases = keys.into_iter().flat_map(|key| {
-            let lease = lease_key(&key);
-            [key, lease]
+    /// `EVALSHA delete-1`, on a Cluster one for each slot: for each key `DEL`, and `HMGET`, `HSET`, `HDEL` of its lease, `PUBLISH` if
+    /// somebody waits for it. How many of the keys were there; and the first reason why some may still be.
+    pub(super) async fn delete(&self, keys: &[Bytes], tell: bool, deadline: Deadline) -> (Written<i64>, Option<Error>) {
+        let groups = self.endpoint.together(keys);
+        let at_once = groups.len() == 1;
+        let scripts = groups.iter().map(|group| {
+            let with_leases = group.iter().flat_map(|n| [keys[*n].clone(), lease_key(&keys[*n])]);
+            let (keys, args) = (with_leases.collect(), vec![wake_channel()]);
+            self.endpoint
+                .eval_then::<_, i64>(&DELETE, keys, args, tell && at_once, deadline)
         });
-        let (keys, args) = (with_leases.collect(), vec![wake_channel()]);
-        self.endpoint.eval_then(&DELETE, keys, args, tell, deadline).await
+        let (mut deleted, mut at, mut failed) = (0, Position::NEVER, None);
+        for answer in join_all(scripts).await {
+            match answer {
+                Ok((count, position)) => (deleted, at) = (deleted + count, position),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if tell && !at_once {
+            let positions = self.endpoint.positions(keys, deadline).await;
+            at = positions
+                .into_iter()
+                .reduce(Position::or_later)
+                .unwrap_or(Position::NEVER);
+        }
+        if failed.is_some() {
+            at = Position::NEVER;
+        }
+        ((deleted, at), failed)
     }
 
     /// `EVALSHA get_or_lease-2`: `GET`; on a miss `PTTL` and `HEXISTS` of the lease, then `HSETNX` if somebody has it, `HSET` and
@@ -347,6 +385,7 @@ fn millis(length: Duration) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::slot;
 
     #[test]
     fn scripts_are_pinned() {
@@ -363,15 +402,24 @@ mod tests {
             lease("security_report__x"),
             "redis-gateway:v1:cache:lease:{security_report__x}"
         );
-        assert_eq!(lease("a{b}c"), "redis-gateway:v1:cache:lease-of:a{b}c");
+        assert_eq!(lease("a{b}c"), "redis-gateway:v1:cache:lease-has-keys-tagged:a{b}c");
         assert_eq!(
             load("catalog_page__x"),
             "redis-gateway:v1:cache:load_ms:{catalog_page__x}"
         );
-        assert_eq!(load("a{b}c"), "redis-gateway:v1:cache:load_ms-of:a{b}c");
-        let keys = ["a", "{a}", "a}", "{a", "of:a", "{of:a}", "{{a}}"];
+        assert_eq!(
+            load("a{b}c"),
+            "redis-gateway:v1:cache:load_ms-value-with-braces-tags:a{b}c"
+        );
+        let keys = [
+            "a", "{a}", "a}", "{a", "of:a", "{of:a}", "{{a}}", "{}", "{}a", "a{}{b}", "a}b{c", "}{", "{a}b}", "{",
+        ];
         let own = keys.into_iter().flat_map(|key| [lease(key), load(key)]);
         let own: std::collections::HashSet<Bytes> = own.collect();
         assert_eq!(own.len(), 2 * keys.len());
+        for key in keys {
+            assert_eq!(slot(&lease(key)), slot(key.as_bytes()), "{key}");
+            assert_eq!(slot(&load(key)), slot(key.as_bytes()), "{key}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::leases::Cache;
-use super::near::{Fill, Near, Stale};
+use super::near::{Fill, Load, Near, Stale};
 use super::store::{Item, Times, Written};
 use crate::deadline::Deadline;
 use crate::redis::{Error, Freshness};
@@ -74,7 +74,8 @@ impl Cache {
             return (Some(value).into(), times, None);
         }
         let near = near.map(|(near, _)| near);
-        match self.load_timed(near, &key, wish.freshness, by).await {
+        // In a box, as below: three reads at once are large beside a hit without this.
+        match Box::pin(self.load_timed(near, &key, wish.freshness, by)).await {
             Ok((value, times)) => (value.into(), times, None),
             Err(error) => {
                 let stale = near.and_then(|near| near.stale(&key, wish.stale));
@@ -98,21 +99,17 @@ impl Cache {
         if missing.is_empty() {
             return (reads, None);
         }
-        match self.load_many(&missing, wish.freshness, by).await {
-            Ok(values) => {
-                for ((n, ..), value) in missing.iter().zip(values) {
-                    reads[*n] = value.into();
-                }
-                (reads, None)
-            }
-            Err(error) => {
-                for (n, near, key) in &missing {
+        let (values, failed) = self.load_many(&missing, wish.freshness, by).await;
+        for ((n, near, key), value) in missing.iter().zip(values) {
+            reads[*n] = match value {
+                None if failed.is_some() => {
                     let stale = near.and_then(|near| near.stale(key, wish.stale));
-                    reads[*n] = stale.map(Read::from).unwrap_or_default();
+                    stale.map(Read::from).unwrap_or_default()
                 }
-                (reads, Some(error))
-            }
+                value => value.into(),
+            };
         }
+        (reads, failed)
     }
 
     /// `SET`, as the store does. What is kept of the key is dropped before this answers.
@@ -132,9 +129,9 @@ impl Cache {
     }
 
     /// `DEL`, as the store does. What is kept of the keys is dropped before this answers.
-    pub(super) async fn delete(&self, keys: Vec<Bytes>, tell: bool, by: Deadline) -> Result<Written<i64>, Error> {
-        let deleted = self.store().delete(keys.clone(), tell, by).await;
-        self.forget(&keys);
+    pub(super) async fn delete(&self, keys: &[Bytes], tell: bool, by: Deadline) -> (Written<i64>, Option<Error>) {
+        let deleted = self.store().delete(keys, tell, by).await;
+        self.forget(keys);
         deleted
     }
 
@@ -161,7 +158,7 @@ impl Cache {
         if let Some(fill) = near.fill(key.clone()) {
             match self.store().get_with_ttl(key.clone(), self.first(by)).await {
                 Ok((value, pttl)) => {
-                    fill.end(value.as_ref(), pttl, None);
+                    fill.end(value.as_ref(), pttl, Load::Unasked);
                     return Ok(value);
                 }
                 Err(error) if !self.has_second(&error) => return Err(error),
@@ -186,14 +183,14 @@ impl Cache {
             );
             match read {
                 Ok((value, pttl)) => {
-                    fill.end(value.as_ref(), pttl, Some(load));
+                    fill.end(value.as_ref(), pttl, Load::Asked(load));
                     return Ok((value, Times::new(pttl, load)));
                 }
                 Err(error) if !self.has_second(&error) => return Err(error),
                 Err(_) => {}
             }
         }
-        self.store().get_timed(key, freshness, by).await
+        Box::pin(self.store().get_timed(key, freshness, by)).await
     }
 
     async fn load_many(
@@ -201,8 +198,8 @@ impl Cache {
         missing: &[(usize, Option<&Near>, Bytes)],
         freshness: Freshness,
         by: Deadline,
-    ) -> Result<Vec<Option<Bytes>>, Error> {
-        let keys = || missing.iter().map(|(.., key)| key.clone()).collect();
+    ) -> (Vec<Option<Bytes>>, Option<Error>) {
+        let keys: Vec<Bytes> = missing.iter().map(|(.., key)| key.clone()).collect();
         let fills: Vec<(usize, Fill)> = missing
             .iter()
             .enumerate()
@@ -210,18 +207,22 @@ impl Cache {
             .collect();
         if !fills.is_empty() {
             let kept = fills.iter().map(|(n, _)| missing[*n].2.clone()).collect();
-            match self.store().get_many_with_ttls(keys(), kept, self.first(by)).await {
+            match self
+                .store()
+                .get_many_with_ttls(keys.clone(), kept, self.first(by))
+                .await
+            {
                 Ok((values, pttls)) => {
                     for ((n, fill), pttl) in fills.into_iter().zip(pttls) {
-                        fill.end(values.get(n).and_then(Option::as_ref), pttl, None);
+                        fill.end(values.get(n).and_then(Option::as_ref), pttl, Load::Unasked);
                     }
-                    return Ok(values);
+                    return (values, None);
                 }
-                Err(error) if !self.has_second(&error) => return Err(error),
+                Err(error) if !self.has_second(&error) => return (vec![None; keys.len()], Some(error)),
                 Err(_) => {}
             }
         }
-        self.store().get_many(keys(), freshness, by).await
+        self.store().get_many(&keys, freshness, by).await
     }
 
     /// By when the primary is to answer: there has to be time left for a replica.

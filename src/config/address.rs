@@ -143,6 +143,29 @@ impl Form for ServerAddress {
     }
 }
 
+/// A server of a Cluster: `host`, `host:port` or `[address]:port`.
+pub(super) struct NodeAddress;
+
+impl Form for NodeAddress {
+    type Value = Server;
+
+    fn name(&self) -> &'static str {
+        "HOST:PORT"
+    }
+
+    fn want(&self) -> String {
+        "host:port, separated by commas".into()
+    }
+
+    fn parse(&self, text: &str) -> Result<Server, String> {
+        let wrong = || format!("{text:?} is no server of a Cluster: write host:port or [address]:port");
+        match ServerAddress.parse(text) {
+            Ok(server @ Server::Tcp { .. }) => Ok(server),
+            Ok(Server::Unix(_)) | Err(_) => Err(wrong()),
+        }
+    }
+}
+
 /// An address and port to listen on.
 pub(super) struct TcpAddress;
 

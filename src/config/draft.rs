@@ -35,6 +35,8 @@ pub(super) struct EndpointDraft {
     pub host: Option<String>,
     pub port: u16,
     pub socket: Option<PathBuf>,
+    pub cluster: Vec<Server>,
+    pub read_from_replicas: bool,
     pub db: u8,
     pub username: Option<String>,
     pub password: Option<String>,

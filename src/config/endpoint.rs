@@ -1,7 +1,7 @@
 //! What the settings of one endpoint mean together.
 
 use super::{
-    Endpoint, EndpointName, Password, Server, Tls,
+    Cluster, Endpoint, EndpointName, Password, Server, Tls,
     draft::EndpointDraft,
     load::Chosen,
     problem::{Place, Problem},
@@ -28,11 +28,20 @@ impl Checks<'_> {
             Some("host") => draft.socket = None,
             _ => draft.host = draft.host.filter(|_| draft.socket.is_none()),
         }
+        for single in ["host", "socket"] {
+            match self.one_of(single, "cluster") {
+                Some("cluster") if single == "host" => draft.host = None,
+                Some("cluster") => draft.socket = None,
+                Some(_) => draft.cluster.clear(),
+                None => {}
+            }
+        }
         match self.one_of("password", "password_file") {
             Some("password") => draft.password_file = None,
             _ => draft.password = draft.password.filter(|_| draft.password_file.is_none()),
         }
         self.server();
+        self.cluster(&draft);
         self.tls(&draft);
         if self.given("username") && !self.given("password") && !self.given("password_file") {
             self.warn(
@@ -53,10 +62,18 @@ impl Checks<'_> {
         });
         let server = match (draft.host, draft.socket) {
             (Some(host), _) => Server::Tcp { host, port: draft.port },
-            (None, socket) => Server::Unix(socket?),
+            (None, Some(socket)) => Server::Unix(socket),
+            (None, None) => {
+                (draft.replicas, draft.db) = (Vec::new(), 0);
+                draft.cluster.first()?.clone()
+            }
         };
         Some(Endpoint {
             server,
+            cluster: (!draft.cluster.is_empty()).then_some(Cluster {
+                servers: draft.cluster,
+                read_from_replicas: draft.read_from_replicas,
+            }),
             replicas: draft.replicas,
             max_staleness: draft.max_staleness,
             db: draft.db,
@@ -96,18 +113,16 @@ impl Checks<'_> {
     }
 
     fn server(&mut self) {
-        if self.given("socket") {
-            match self.place("port").map(Place::layer) {
-                None => {}
-                // The port of a host that a higher layer's socket has replaced.
-                Some(port) if self.place("socket").is_some_and(|socket| socket.layer() > port) => {
-                    self.chosen.remove(self.path("port").as_str());
-                }
-                Some(_) if self.given("host") => {}
-                Some(_) => self.problem(
-                    "port",
-                    "a socket has no port: leave it out, or set host instead of socket",
-                ),
+        if self.given("cluster") {
+            self.replaced_by(
+                "cluster",
+                "port",
+                "a Cluster's servers have their ports with them: leave it out",
+            );
+        } else if self.given("socket") {
+            if !self.given("host") {
+                let what = "a socket has no port: leave it out, or set host instead of socket";
+                self.replaced_by("socket", "port", what);
             }
         } else if !self.given("host") {
             let name = self.name.as_str();
@@ -115,10 +130,52 @@ impl Checks<'_> {
                 setting.endpoint() == Some(self.name) && self.chosen.contains_key(setting.path.as_str())
             });
             if let Some((_, given)) = first.and_then(|setting| self.chosen.get(setting.path.as_str())) {
-                let what = format!("endpoints.{name} names no server: set endpoints.{name}.host or .socket");
+                let mut what = format!("endpoints.{name} names no server: set endpoints.{name}.host or .socket");
+                if self.name == EndpointName::Cache {
+                    what.push_str(" or .cluster");
+                }
                 let problem = Problem::new(&given.place, what);
                 self.problems.push(problem);
             }
+        }
+    }
+
+    /// What a Cluster excludes, and what it is needed for.
+    fn cluster(&mut self, draft: &EndpointDraft) {
+        if !self.given("cluster") {
+            for single in ["host", "socket"] {
+                let what = "does nothing without cluster: a single server's replicas are named in replicas";
+                self.replaced_by(single, "read_from_replicas", what);
+            }
+            return;
+        }
+        let refused = match self.name {
+            EndpointName::Cache => None,
+            EndpointName::BuildLogs => Some("its health is checked on one server"),
+            EndpointName::UserEvents | EndpointName::Locks => Some("a lock and its signal lie in different slots"),
+            EndpointName::PullMetrics => Some("a flush looks through the keys of one server"),
+            EndpointName::Orchestrator => Some("its scripts and notifications need one server"),
+        };
+        if let Some(why) = refused {
+            let name = self.name.as_str();
+            self.problem("cluster", &format!("{name} cannot be on a Cluster: {why}"));
+        }
+        let what = "a Cluster tells of its replicas by itself: set read_from_replicas instead";
+        self.replaced_by("cluster", "replicas", what);
+        if draft.db != 0 {
+            self.replaced_by("cluster", "db", "a Cluster has no other database than 0");
+        }
+    }
+
+    /// A setting that has no meaning beside `other`, where that is given: dropped if it is a lower layer's, else a problem.
+    fn replaced_by(&mut self, other: &str, leaf: &str, what: &str) {
+        let (Some(other), Some(own)) = (self.place(other), self.place(leaf)) else {
+            return;
+        };
+        if other.layer() > own.layer() {
+            self.chosen.remove(self.path(leaf).as_str());
+        } else {
+            self.problem(leaf, what);
         }
     }
 

@@ -180,7 +180,7 @@ impl Embedded {
 }
 
 /// One Redis server's address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Server {
     /// Host name or address, and port.
     Tcp {
@@ -193,11 +193,13 @@ pub enum Server {
     Unix(PathBuf),
 }
 
-/// A Redis endpoint: a primary, replicas if there are any, and how to talk to them.
+/// A Redis endpoint: a primary, replicas if there are any, or a Cluster, and how to talk to them.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The primary.
+    /// The primary; on a Cluster one of the servers that it is found by.
     pub server: Server,
+    /// The Cluster, if it is one. The cache's endpoint alone can be.
+    pub cluster: Option<Cluster>,
     /// Replicas of that primary, for reads that may be stale.
     pub replicas: Vec<Server>,
     /// The age up to which reads from replicas are accepted unless the caller says otherwise: nothing that was written longer
@@ -227,6 +229,15 @@ pub struct Endpoint {
     /// The longest wait between two attempts to connect, jitter aside. Too high delays the return of a server; too low
     /// hammers one that is struggling.
     pub reconnect_max_delay: Duration,
+}
+
+/// A Redis Cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Servers that it is found by: any of them names all. Too few, and it is not found while these are down.
+    pub servers: Vec<Server>,
+    /// Read from replicas what may be stale. Costs each server a connection and an `INFO` with each probe.
+    pub read_from_replicas: bool,
 }
 
 /// A password, in the configuration or in a file that is read again for each new connection.

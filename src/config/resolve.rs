@@ -48,7 +48,7 @@ pub(super) fn resolve(
         }
     }
     locks(&config, &chosen, warnings);
-    prefixes(&config.cache.near_prefixes, &chosen, problems);
+    prefixes(&config, &chosen, problems);
     config.readiness = ready(&draft.readiness, &chosen, problems);
     listening(&config, &chosen, problems, warnings);
     let rows = rows(&config, &chosen);
@@ -121,8 +121,18 @@ fn locks(config: &Config, chosen: &Chosen, warnings: &mut Vec<Problem>) {
     }
 }
 
-/// Redis refuses to tell of the same key by two prefixes.
-fn prefixes(prefixes: &[String], chosen: &Chosen, problems: &mut Vec<Problem>) {
+/// Redis refuses to tell of the same key by two prefixes, and one server of a Cluster tells of its own keys alone.
+fn prefixes(config: &Config, chosen: &Chosen, problems: &mut Vec<Problem>) {
+    let prefixes = &config.cache.near_prefixes;
+    let on_cluster = config.endpoints.cache.as_ref().is_some_and(|at| at.cluster.is_some());
+    if on_cluster
+        && !prefixes.is_empty()
+        && let Some((_, given)) = chosen.get("cache.near.prefixes")
+    {
+        let what =
+            "values are not kept in memory on a Cluster, whose servers tell of their own keys alone: leave it out";
+        problems.push(given.problem(&given.place, what));
+    }
     for (n, second) in prefixes.iter().enumerate() {
         let overlaps = |first: &&String| first.starts_with(second.as_str()) || second.starts_with(first.as_str());
         let Some(first) = prefixes[..n].iter().find(overlaps) else {
@@ -209,11 +219,19 @@ fn rows(config: &Config, chosen: &Chosen) -> Vec<Row> {
         if endpoint.is_some_and(|name| !configured(chosen, name)) {
             continue;
         }
-        let server = endpoint.and_then(|name| Some(&config.endpoints.get(name)?.server));
+        let endpoint = endpoint.and_then(|name| config.endpoints.get(name));
+        let (server, cluster) = (
+            endpoint.map(|at| &at.server),
+            endpoint.is_some_and(|at| at.cluster.is_some()),
+        );
+        let leaf = path.rsplit('.').next();
         let of_hosts = [".port", ".tls.enabled", ".tls.verify"]
             .iter()
             .any(|leaf| path.ends_with(leaf));
-        if of_hosts && matches!(server, Some(Server::Unix(_))) && !chosen.contains_key(path) {
+        let pointless = (of_hosts && matches!(server, Some(Server::Unix(_))))
+            || (leaf == Some("port") && cluster)
+            || (leaf == Some("read_from_replicas") && !cluster);
+        if pointless && !chosen.contains_key(path) {
             continue;
         }
         let (value, place) = if let Some((setting, given)) = chosen.get(path) {

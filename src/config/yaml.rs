@@ -42,6 +42,14 @@ impl Node {
         }
     }
 
+    /// The items of a list; none if it is something else.
+    pub(super) fn items(&self) -> &[Node] {
+        match &self.data {
+            Data::List(items) => items,
+            _ => &[],
+        }
+    }
+
     /// The value of a member that is there and not null.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         let entry = self.entries().iter().find(|entry| entry.key == key)?;

@@ -1,6 +1,7 @@
 //! The content tracker (contract, section 7): whether a user whose permission was revoked may still read a repository, by the
 //! times of two marks, on the primary of the `cache` endpoint.
 
+mod scattered;
 mod service;
 mod store;
 

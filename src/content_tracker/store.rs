@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Repository, UserId};
+use super::{Repository, UserId, scattered};
 use crate::deadline::Deadline;
 use crate::redis::{Endpoint, Error, Once, Repeatable, command, script};
 
@@ -46,7 +46,7 @@ impl Store {
 
     /// `EVALSHA mark-1`: in one step `TIME`, `SET modified time EX 300`. The time, in seconds since 1970 UTC.
     pub(super) async fn mark_modified(&self, repository: &Repository, by: Deadline) -> Result<f64, Error> {
-        self.mark(vec![modified_key(repository)], by).await
+        self.mark(repository, vec![modified_key(repository)], by).await
     }
 
     /// `EVALSHA mark-1`: in one step `TIME`, and `SET revoked time EX 300` for each user, where the reference takes a `TIME` and
@@ -58,20 +58,31 @@ impl Store {
         by: Deadline,
     ) -> Result<f64, Error> {
         let keys = users.iter().map(|user| revoked_key(*user, repository)).collect();
-        self.mark(keys, by).await
+        self.mark(repository, keys, by).await
     }
 
-    /// `EVALSHA is_blocked-2`: in one step `GET revoked`, `GET modified`. Whether both are there and the second is later.
+    /// `EVALSHA is_blocked-2`: in one step `GET revoked`, `GET modified`, on a Cluster two `GET`s. Whether both are there and the
+    /// second is later.
     ///
     /// Quirk: two marks of the same microsecond block nothing.
     pub(super) async fn is_blocked(&self, user: UserId, repository: &Repository, by: Deadline) -> Result<bool, Error> {
         let keys = vec![revoked_key(user, repository), modified_key(repository)];
+        if self.endpoint.together(&keys).len() > 1 {
+            let [revoked, modified] = [keys[0].clone(), keys[1].clone()];
+            return scattered::is_blocked(&self.endpoint, revoked, modified, by).await;
+        }
         self.endpoint.eval(&IS_BLOCKED, keys, Vec::new(), by).await
     }
 
-    async fn mark(&self, keys: Vec<Bytes>, by: Deadline) -> Result<f64, Error> {
-        let args = vec![command::number(TTL)];
-        let time: Bytes = self.endpoint.eval(&MARK, keys, args, by).await?;
+    /// On a Cluster `TIME` of the server that has the repository's modification, then the `SET`s.
+    async fn mark(&self, repository: &Repository, keys: Vec<Bytes>, by: Deadline) -> Result<f64, Error> {
+        let clock = modified_key(repository);
+        let all: Vec<Bytes> = keys.iter().cloned().chain([clock.clone()]).collect();
+        let time: Bytes = if self.endpoint.together(&all).len() > 1 {
+            scattered::mark(&self.endpoint, &clock, keys, TTL, by).await?
+        } else {
+            self.endpoint.eval(&MARK, keys, vec![command::number(TTL)], by).await?
+        };
         let time = std::str::from_utf8(&time).ok().and_then(|time| time.parse().ok());
         time.ok_or(Error::Protocol("EVALSHA"))
     }

@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
+use super::slot::{Range, slot};
+
 /// May be sent twice: it changes nothing. Without an answer, nothing was changed.
 #[derive(Debug, Clone, Copy)]
 pub enum Repeatable {}
@@ -47,6 +49,18 @@ impl<R, T> Command<R, T> {
             args,
             reply: PhantomData,
         }
+    }
+}
+
+impl<R, T> Command<R, T> {
+    /// The slot of the first of its keys; none if any server will do. Commands of several slots are nobody's.
+    pub(super) fn slot(&self) -> Option<u16> {
+        let key = match self.name {
+            "EVALSHA" => self.args.get(2),
+            "CLIENT" | "CLUSTER" | "CONFIG" | "INFO" | "PING" | "PUBLISH" | "SCAN" | "SCRIPT" | "TIME" => None,
+            _ => self.args.first(),
+        };
+        key.map(|key| slot(key))
     }
 }
 
@@ -105,6 +119,31 @@ pub(super) fn client_tracking(id: i64, prefixes: &[Bytes]) -> Command<Repeatable
 /// `INFO replication`: the server's role, and how far it is.
 pub(super) fn info_replication() -> Command<Repeatable, Bytes> {
     Command::new("INFO", vec![Bytes::from_static(b"replication")])
+}
+
+/// `READONLY`: `OK`; a replica of a Cluster then answers reads itself.
+pub(super) fn readonly() -> Command<Repeatable, Bytes> {
+    Command::new("READONLY", Vec::new())
+}
+
+/// `ASKING`: `OK`; the next command may be for a slot that is on its way to the server.
+pub(super) fn asking() -> Command<Repeatable, Bytes> {
+    Command::new("ASKING", Vec::new())
+}
+
+/// `CLUSTER SLOTS`: which servers have which slots.
+pub(super) fn cluster_slots() -> Command<Repeatable, Vec<Range>> {
+    Command::new("CLUSTER", vec![Bytes::from_static(b"SLOTS")])
+}
+
+/// `CLUSTER INFO`: whether the cluster serves, as the server sees it, and how old its view is.
+pub(super) fn cluster_info() -> Command<Repeatable, Bytes> {
+    Command::new("CLUSTER", vec![Bytes::from_static(b"INFO")])
+}
+
+/// `TIME`: seconds since 1970 UTC, and microseconds.
+pub(super) fn time() -> Command<Repeatable, (Bytes, Bytes)> {
+    Command::new("TIME", Vec::new())
 }
 
 /// `GET key`: the value, or none.

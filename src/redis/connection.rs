@@ -45,6 +45,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) enum Role {
     /// Commands, any number in flight.
     Commands,
+    /// The same to a replica of a Cluster, which would send readers to its primary unless it is told not to.
+    Reader,
     /// Subscriptions and the `PING`s that confirm them, nothing else: an error reply to `SUBSCRIBE` shifts the library's
     /// replies by one.
     Subscriber,
@@ -133,19 +135,22 @@ impl Connection {
             standing: ArcSwapOption::empty(),
         };
         let deadline = Deadline::within(config.connect_timeout);
-        let hello = async {
-            // A user without the right to it is connected all the same.
+        let greet = async {
+            if role == Role::Reader {
+                connection.ask(command::readonly(), deadline).await?;
+            }
+            // A user without the right to a name is connected all the same.
             let named = connection.ask(command::client_setname(NAME), deadline);
             tokio::join!(named, connection.ask(command::ping(), deadline)).1
         };
         let pong = tokio::select! {
             biased;
-            pong = hello => pong,
+            pong = greet => pong,
             () = connection.ended() => Err(Error::Unavailable),
         };
         match pong {
             // A user without the right to PING is connected all the same.
-            Ok(_) | Err(Error::Reply(Reply::Denied(_))) => Ok(connection),
+            Ok(_) | Err(Error::Reply(Reply::Denied("PING"))) => Ok(connection),
             Err(Error::Timeout) => Err(ConnectError::Silent(config.connect_timeout)),
             Err(Error::Unavailable) => {
                 connection.ended().await;
@@ -368,7 +373,7 @@ async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Resul
         },
         // RESP3 lets a subscriber tell the reply to a PING from a message. The library drops its news of a flush.
         version: match role {
-            Role::Commands | Role::Tracker => RespVersion::RESP2,
+            Role::Commands | Role::Reader | Role::Tracker => RespVersion::RESP2,
             Role::Subscriber => RespVersion::RESP3,
         },
         database: (config.db != 0).then_some(config.db),
@@ -379,7 +384,7 @@ async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Resul
         // Deadlines are ours; see `ask`.
         default_command_timeout: Duration::ZERO,
         broadcast_channel_capacity: match role {
-            Role::Commands => 1,
+            Role::Commands | Role::Reader => 1,
             Role::Subscriber | Role::Tracker => MESSAGE_BUFFER,
         },
         ..PerformanceConfig::default()

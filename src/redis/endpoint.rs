@@ -1,77 +1,81 @@
-//! A Redis endpoint: a primary, its replicas, and which of them a command goes to.
+//! A Redis endpoint: a primary with its replicas, or a Cluster.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::blocking::Blocking;
+use super::cluster::Cluster;
 use super::command::{self, Command, Once, Repeat, Repeatable};
 use super::connection::{Connection, Role};
-use super::error::{Error, Reply};
-use super::link::{Link, State};
-use super::metrics::{Metrics, Reads};
-use super::position::{Freshness, Position, Said};
+use super::error::Error;
+use super::link::State;
+use super::metrics::Metrics;
+use super::position::{Freshness, Position};
 use super::pubsub::Subscriber;
-use super::replication::{History, Shortfall, Watch};
 use super::reply::FromReply;
 use super::script::Script;
+use super::shard::{self, Plan, Shard};
+use super::slot::slot;
 use super::tracking::{Heard, Tracking};
 use crate::config::{self, EndpointName};
 use crate::deadline::Deadline;
-
-/// How long a read waits for a replica before the primary is asked, and at most for half of its time. One that has not answered
-/// is not asked again until it answers a probe.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// One endpoint. Starts with its servers up or down, and follows them by itself.
 pub struct Endpoint {
     name: EndpointName,
     config: config::Endpoint,
-    primary: Arc<Link>,
-    replicas: Vec<Link>,
-    reads: Reads,
-    next_replica: AtomicUsize,
+    topology: Topology,
     changes: TaskTracker,
+}
+
+/// What stands behind an endpoint.
+#[derive(Clone)]
+enum Topology {
+    Single(Arc<Shard>),
+    Cluster(Arc<Cluster>),
+}
+
+impl Topology {
+    /// Runs a command on the primary, which is that of its slot on a Cluster; see [`shard::run`].
+    async fn run<R: Repeat, T: FromReply>(
+        &self,
+        command: Command<R, T>,
+        script: Option<&'static str>,
+        tell: bool,
+        deadline: Deadline,
+    ) -> Result<(T, Position), Error> {
+        match self {
+            Topology::Single(shard) => shard::run(&shard.primary, command, script, tell, deadline).await,
+            // In a place of its own, so that calls of a single server do not carry its size.
+            Topology::Cluster(cluster) => Box::pin(cluster.run(command, script, tell, deadline)).await,
+        }
+    }
 }
 
 impl Endpoint {
     /// Starts connecting to all servers of the endpoint.
     pub fn open(name: EndpointName, config: &config::Endpoint, metrics: &Metrics) -> Arc<Self> {
-        let link = |server: &config::Server, label: &str, watch| {
-            let metrics = metrics.server(name.as_str(), label);
-            Link::open(
-                name.as_str(),
-                label.to_owned(),
-                server.clone(),
-                config.clone(),
-                metrics,
-                watch,
-            )
+        let plan = Plan {
+            name,
+            config: config.clone(),
+            metrics: metrics.clone(),
         };
-        let history = Arc::new(History::default());
-        let labels: Vec<String> = (0..config.replicas.len()).map(|n| format!("replica-{n}")).collect();
-        let watch = if labels.is_empty() {
-            Watch::Nothing
+        let topology = if config.cluster.is_some() {
+            Topology::Cluster(Arc::new(Cluster::open(plan)))
         } else {
-            Watch::Primary(history.clone())
-        };
-        let replica = |(server, label): (&config::Server, &String)| {
-            let watch = Watch::Replica(history.clone(), metrics.replica(name.as_str(), label));
-            link(server, label, watch)
+            let shard = Shard::open(&plan, "", &config.server, &config.replicas, None);
+            Topology::Single(Arc::new(shard))
         };
         Arc::new(Endpoint {
             name,
             config: config.clone(),
-            primary: Arc::new(link(&config.server, "primary", watch)),
-            replicas: config.replicas.iter().zip(&labels).map(replica).collect(),
-            reads: metrics.reads(name.as_str(), &labels),
-            next_replica: AtomicUsize::new(0),
+            topology,
             changes: TaskTracker::new(),
         })
     }
@@ -91,9 +95,26 @@ impl Endpoint {
         self.config.db
     }
 
-    /// The primary's state, and its changes.
+    /// The primary's state, and its changes; on a Cluster the best of all primaries.
     pub fn state(&self) -> watch::Receiver<State> {
-        self.primary.state()
+        match &self.topology {
+            Topology::Single(shard) => shard.primary.state(),
+            Topology::Cluster(cluster) => cluster.state(),
+        }
+    }
+
+    /// Which keys one command can name: all of them, or on a Cluster those of one slot. By their places among `keys`.
+    pub fn together(&self, keys: &[Bytes]) -> Vec<Vec<usize>> {
+        match &self.topology {
+            Topology::Single(_) => vec![(0..keys.len()).collect()],
+            Topology::Cluster(_) => {
+                let mut by_slot: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+                for (n, key) in keys.iter().enumerate() {
+                    by_slot.entry(slot(key)).or_default().push(n);
+                }
+                by_slot.into_values().collect()
+            }
+        }
     }
 
     /// Runs a command on the primary. One that changes data runs to its end in its own task, whoever stops waiting.
@@ -102,12 +123,8 @@ impl Endpoint {
         command: Command<R, T>,
         deadline: Deadline,
     ) -> Result<T, Error> {
-        let deadline = deadline.capped(self.config.command_timeout);
-        if R::REPEATABLE {
-            return self.primary.run(command, deadline).await;
-        }
-        let primary = self.primary.clone();
-        self.change(async move { primary.run(command, deadline).await }).await
+        let (value, _) = self.run(command, None, false, deadline).await?;
+        Ok(value)
     }
 
     /// Runs a change on the primary; if `tell`, asks in the same pipeline how far the primary is after it.
@@ -117,10 +134,7 @@ impl Endpoint {
         tell: bool,
         deadline: Deadline,
     ) -> Result<(T, Position), Error> {
-        let deadline = deadline.capped(self.config.command_timeout);
-        let primary = self.primary.clone();
-        self.change(async move { run(&primary, command, tell, deadline).await })
-            .await
+        self.run(command, None, tell, deadline).await
     }
 
     /// Runs a read on a replica that is known to be fresh enough, in turn; on the primary if there is none, or if the replica
@@ -131,46 +145,22 @@ impl Endpoint {
         freshness: Freshness,
         deadline: Deadline,
     ) -> Result<T, Error> {
-        if self.replicas.is_empty() {
-            return self.primary(command, deadline).await;
-        }
-        let Freshness::Replica { within, after } = freshness else {
-            self.reads.latest();
-            return self.primary(command, deadline).await;
-        };
         let deadline = deadline.capped(self.config.command_timeout);
-        let now = Instant::now();
-        let within = within.unwrap_or(self.config.max_staleness);
-        let (n, connection, unlinked) = match self.sufficient_replica(now, within, after.as_ref()) {
-            Ok(found) => found,
-            Err(why) => {
-                self.reads.short(why);
-                return self.primary(command, deadline).await;
-            }
-        };
-        let half = deadline.instant().saturating_duration_since(now) / 2;
-        let soon = Deadline::at(now + half.min(PATIENCE));
-        let answer = self.replicas[n]
-            .run_on(Some(connection.clone()), command.clone(), soon)
-            .await;
-        if matches!(answer, Err(Error::Timeout)) && half >= PATIENCE {
-            connection.standing.store(None);
-        }
-        match answer {
-            Err(Error::Unavailable | Error::Timeout | Error::Overloaded | Error::Reply(Reply::NotServing(_))) => {
-                self.reads.failed();
-                self.primary(command, deadline).await
-            }
-            answer => {
-                self.reads.replica(n, unlinked);
-                answer
-            }
+        match &self.topology {
+            Topology::Single(shard) => match shard.read_replica(&command, &freshness, deadline).await {
+                Some(answer) => answer,
+                None => shard.primary.run(command, deadline).await,
+            },
+            Topology::Cluster(cluster) => Box::pin(cluster.read(command, &freshness, deadline)).await,
         }
     }
 
     /// Whether there are replicas, which a read may go to.
     pub fn has_replicas(&self) -> bool {
-        !self.replicas.is_empty()
+        match (&self.topology, &self.config.cluster) {
+            (Topology::Single(shard), _) => shard.has_replicas(),
+            (Topology::Cluster(_), cluster) => cluster.as_ref().is_some_and(|cluster| cluster.read_from_replicas),
+        }
     }
 
     /// The age up to which reads are accepted unless the caller says otherwise.
@@ -178,7 +168,8 @@ impl Endpoint {
         self.config.max_staleness
     }
 
-    /// Runs reads on the primary as one pipeline: the first, and right after it all others. The first that fails is told.
+    /// Runs reads on the primary as one pipeline: the first, and right after it all others. The first that fails is told. On a Cluster
+    /// the others come after the first.
     pub async fn primary_with<A: FromReply, B: FromReply>(
         &self,
         first: Command<Repeatable, A>,
@@ -186,17 +177,37 @@ impl Endpoint {
         deadline: Deadline,
     ) -> Result<(A, Vec<B>), Error> {
         let deadline = deadline.capped(self.config.command_timeout);
-        self.primary.run_with(first, rest, deadline).await
+        let Topology::Single(shard) = &self.topology else {
+            let first = self.primary(first, deadline).await?;
+            let rest = rest.into_iter().map(|command| self.primary(command, deadline));
+            return Ok((first, futures_util::future::try_join_all(rest).await?));
+        };
+        shard.primary.run_with(first, rest, deadline).await
     }
 
-    /// How far the primary is.
-    pub async fn position(&self, deadline: Deadline) -> Position {
+    /// How far the primary of each key is.
+    pub async fn positions(&self, keys: &[Bytes], deadline: Deadline) -> Vec<Position> {
         let deadline = deadline.capped(self.config.command_timeout);
-        position(self.primary.run(command::info_replication(), deadline).await)
+        match &self.topology {
+            Topology::Single(shard) => vec![shard::position_of(&shard.primary, deadline).await; keys.len()],
+            Topology::Cluster(cluster) => Box::pin(cluster.positions(keys, deadline)).await,
+        }
+    }
+
+    /// `TIME` of the primary, on a Cluster of the one that has the key: seconds since 1970 UTC, and microseconds.
+    pub async fn time(&self, key: &Bytes, deadline: Deadline) -> Result<(Bytes, Bytes), Error> {
+        let deadline = deadline.capped(self.config.command_timeout);
+        match &self.topology {
+            Topology::Single(shard) => shard.primary.run(command::time(), deadline).await,
+            Topology::Cluster(cluster) => {
+                let primary = cluster.primary(Some(slot(key)), deadline).await?;
+                primary.run(command::time(), deadline).await
+            }
+        }
     }
 
     /// Runs two commands on the primary as one pipeline, no transaction: the second right after the first. Each has its own
-    /// outcome, so that one that was carried out is not taken for one that was not.
+    /// outcome, so that one that was carried out is not taken for one that was not. On a Cluster one after the other.
     pub async fn pipeline<A: FromReply, B: FromReply>(
         &self,
         first: Command<Once, A>,
@@ -204,22 +215,33 @@ impl Endpoint {
         deadline: Deadline,
     ) -> (Result<A, Error>, Result<B, Error>) {
         let deadline = deadline.capped(self.config.command_timeout);
-        let primary = self.primary.clone();
-        let both = self.change(async move { Ok(primary.run_pair(first, second, deadline).await) });
+        let topology = self.topology.clone();
+        let both = self.change(async move {
+            let Topology::Single(shard) = &topology else {
+                let first = topology.run(first, None, false, deadline).await;
+                let second = topology.run(second, None, false, deadline).await;
+                return Ok((first.map(|(value, _)| value), second.map(|(value, _)| value)));
+            };
+            Ok(shard.primary.run_pair(first, second, deadline).await)
+        });
         both.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))
     }
 
-    /// Runs commands of one kind on the primary as one pipeline, each with its own outcome, in their order.
+    /// Runs commands of one kind on the primary as one pipeline, each with its own outcome, in their order; on a Cluster as one for
+    /// each primary.
     pub async fn batch<T: FromReply>(
         &self,
         commands: Vec<Command<Once, T>>,
         deadline: Deadline,
     ) -> Vec<Result<T, Error>> {
         let deadline = deadline.capped(self.config.command_timeout);
-        let primary = self.primary.clone();
+        let topology = self.topology.clone();
         let len = commands.len();
         let batch = async move {
-            let runs = commands.into_iter().map(|command| primary.run(command, deadline));
+            let runs = commands.into_iter().map(|command| async {
+                let (value, _) = topology.run(command, None, false, deadline).await?;
+                Ok(value)
+            });
             Ok(futures_util::future::join_all(runs).await)
         };
         self.change(batch)
@@ -239,7 +261,8 @@ impl Endpoint {
         Ok(value)
     }
 
-    /// Runs a pinned script on the primary; if `tell`, asks in the same pipeline how far the primary is after it.
+    /// Runs a pinned script on the primary; if `tell`, asks in the same pipeline how far the primary is after it. On a Cluster all
+    /// keys have to be in one slot.
     pub async fn eval_then<R: Repeat, T: FromReply>(
         &self,
         script: &'static Script<R>,
@@ -248,29 +271,18 @@ impl Endpoint {
         tell: bool,
         deadline: Deadline,
     ) -> Result<(T, Position), Error> {
-        let deadline = deadline.capped(self.config.command_timeout);
-        let primary = self.primary.clone();
-        let eval = async move {
-            let command = command::evalsha::<R, T>(script.sha1, keys, args);
-            match run(&primary, command.clone(), tell, deadline).await {
-                // Nothing was executed. The server is new, restarted, failed over or flushed.
-                Err(Error::Reply(Reply::NoScript)) => {
-                    primary.run(command::script_load(script.source), deadline).await?;
-                    run(&primary, command, tell, deadline).await
-                }
-                result => result,
-            }
-        };
-        if R::REPEATABLE {
-            eval.await
-        } else {
-            self.change(eval).await
-        }
+        let command = command::evalsha::<R, T>(script.sha1, keys, args);
+        self.run(command, Some(script.source), tell, deadline).await
     }
 
-    /// Subscriptions, on a connection of their own.
+    /// Subscriptions, on a connection of their own; on a Cluster to any server, since each tells what was published on all.
     pub fn subscriber(&self) -> Subscriber {
-        Subscriber::open(self.name.as_str(), self.config.clone())
+        let (topology, server) = (self.topology.clone(), self.config.server.clone());
+        let server = move || match &topology {
+            Topology::Single(_) => server.clone(),
+            Topology::Cluster(cluster) => cluster.any_server(),
+        };
+        Subscriber::open(self.name.as_str(), self.config.clone(), Box::new(server))
     }
 
     /// Tells `hear` of each key that begins with one of `prefixes` and is changed on the primary, on a connection of its own.
@@ -300,6 +312,22 @@ impl Endpoint {
         self.changes.wait().await;
     }
 
+    async fn run<R: Repeat, T: FromReply>(
+        &self,
+        command: Command<R, T>,
+        script: Option<&'static str>,
+        tell: bool,
+        deadline: Deadline,
+    ) -> Result<(T, Position), Error> {
+        let deadline = deadline.capped(self.config.command_timeout);
+        if R::REPEATABLE {
+            return self.topology.run(command, script, tell, deadline).await;
+        }
+        let topology = self.topology.clone();
+        self.change(async move { topology.run(command, script, tell, deadline).await })
+            .await
+    }
+
     async fn change<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -308,53 +336,6 @@ impl Endpoint {
         // The task is never aborted; should it have panicked, nobody knows what it did before.
         task.await.unwrap_or(Err(Error::Unknown))
     }
-
-    /// The next replica in turn that will do, by its connection, and whether it is one that is cut off; else what the replicas
-    /// lack.
-    fn sufficient_replica(
-        &self,
-        now: Instant,
-        within: Duration,
-        after: Option<&Position>,
-    ) -> Result<(usize, Arc<Connection>, bool), Shortfall> {
-        let len = self.replicas.len();
-        let first = self.next_replica.fetch_add(1, Ordering::Relaxed);
-        let find = |unlinked| {
-            let mut short = Shortfall::Down;
-            for n in (0..len).map(|n| first.wrapping_add(n) % len) {
-                match self.replicas[n].sufficient(now, within, after, unlinked) {
-                    Ok(connection) => return Ok((n, connection, unlinked)),
-                    Err(why) => short = short.max(why),
-                }
-            }
-            Err(short)
-        };
-        match find(false) {
-            Err(Shortfall::Unlinked) if !self.primary.is_up() => find(true),
-            found => found,
-        }
-    }
-}
-
-/// Runs a command and, if `tell`, asks right after it how far the primary is: as far as the command, or further.
-async fn run<R: Repeat, T: FromReply>(
-    primary: &Link,
-    command: Command<R, T>,
-    tell: bool,
-    deadline: Deadline,
-) -> Result<(T, Position), Error> {
-    if !tell {
-        return Ok((primary.run(command, deadline).await?, Position::NEVER));
-    }
-    let (value, info) = primary.run_pair(command, command::info_replication(), deadline).await;
-    Ok((value?, position(info)))
-}
-
-/// The position in an answer of the primary's. Where nobody knows it, one that no replica reaches.
-fn position(info: Result<Bytes, Error>) -> Position {
-    info.ok()
-        .and_then(|info| Said::read(&info)?.of_primary())
-        .unwrap_or(Position::NEVER)
 }
 
 /// A connection for a few commands. See [`Endpoint::fresh`].

@@ -1,5 +1,7 @@
 //! What can become of a command, sorted by what it says about the data.
 
+use super::slot::Address;
+
 /// Why a command has no result.
 ///
 /// [`Error::Unknown`] is the only one after which a change may stand in Redis.
@@ -35,7 +37,7 @@ impl Error {
                 | Error::Overloaded
                 | Error::Timeout
                 | Error::Unknown
-                | Error::Reply(Reply::NotServing(_) | Reply::NoScript)
+                | Error::Reply(Reply::NotServing(_) | Reply::Elsewhere(_) | Reply::NoScript)
         )
     }
 }
@@ -55,12 +57,36 @@ pub enum Reply {
     /// Read-only replica, loading, a primary that is away, a cluster that is down: passes by itself. The error's code.
     #[error("not serving: {0}")]
     NotServing(&'static str),
+    /// Another server of the cluster has the key: the endpoint asks there.
+    #[error("another server has the key")]
+    Elsewhere(Redirect),
     /// The server does not know the script; it is loaded and sent again.
     #[error("no such script")]
     NoScript,
     /// Anything else, by the error's code alone (the text may hold keys or values).
     #[error("{0}")]
     Other(String),
+}
+
+/// Where a server of a cluster sends who asks for a key that it does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// For this one command, since the slot is on the move; else for good.
+    pub(super) ask: bool,
+    pub(super) to: Address,
+}
+
+impl Redirect {
+    /// Reads `MOVED slot host:port` and `ASK slot host:port`.
+    fn read(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let (code, address) = (words.next()?, words.nth(1)?);
+        let (host, port) = address.rsplit_once(':')?;
+        Some(Redirect {
+            ask: code == "ASK",
+            to: Address::new(host, port.parse().ok()?),
+        })
+    }
 }
 
 /// Codes of errors that pass by themselves, as Redis 6.2 to 7 and Valkey name them.
@@ -70,8 +96,6 @@ const NOT_SERVING: &[&str] = &[
     "MASTERDOWN",
     "CLUSTERDOWN",
     "TRYAGAIN",
-    "MOVED",
-    "ASK",
     "BUSY",
     "MISCONF",
     "NOREPLICAS",
@@ -96,6 +120,7 @@ impl Reply {
             "OOM" => Reply::OutOfMemory,
             "NOPERM" | "NOAUTH" | "WRONGPASS" => Reply::Denied(command),
             "NOSCRIPT" => Reply::NoScript,
+            "MOVED" | "ASK" => Redirect::read(text).map_or(Reply::NotServing("MOVED"), Reply::Elsewhere),
             // How Redis 7.0 and later tell of a command denied inside a script.
             _ if text.contains("can't run this command") || text.contains("ACL failure in script") => {
                 Reply::Denied(command)
@@ -117,6 +142,12 @@ mod tests {
 
     #[test]
     fn replies_are_sorted_by_code_and_lose_their_text() {
+        let elsewhere = |ask, host| {
+            Reply::Elsewhere(Redirect {
+                ask,
+                to: Address::new(host, 6381),
+            })
+        };
         let cases = [
             ("WRONGTYPE Operation against a key", Reply::WrongType),
             (
@@ -133,6 +164,10 @@ mod tests {
                 Reply::NotServing("LOADING"),
             ),
             ("NOSCRIPT No matching script.", Reply::NoScript),
+            ("MOVED 3999 127.0.0.1:6381", elsewhere(false, "127.0.0.1")),
+            ("ASK 3999 ::1:6381", elsewhere(true, "::1")),
+            ("MOVED 3999 :6381", elsewhere(false, "")),
+            ("MOVED", Reply::NotServing("MOVED")),
             ("ERR value is not an integer: secret", Reply::Other("ERR".to_owned())),
             ("secret text without a code", Reply::Other("ERR".to_owned())),
             (

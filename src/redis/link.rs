@@ -6,15 +6,15 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
 use rand::Rng as _;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::command::{Command, Repeat, Repeatable};
+use super::command::{self, Command, Repeat, Repeatable};
 use super::connection::{Connection, Role};
 use super::error::Error;
-use super::metrics::ServerMetrics;
+use super::metrics::{Place, ServerMetrics};
 use super::position::Position;
 use super::replication::{Shortfall, Watch};
 use super::reply::FromReply;
@@ -59,10 +59,13 @@ struct Shared {
     state: watch::Sender<State>,
     metrics: ServerMetrics,
     watch: Watch,
+    role: Role,
+    /// Held while a command is asked for that needs `ASKING` right before it, with nothing of others in between.
+    asking: Mutex<Option<Connection>>,
 }
 
 impl Link {
-    /// Starts connecting; never fails. `label` names the server in metrics: `primary` or `replica-N`.
+    /// Starts connecting; never fails. `label` names the server in metrics, such as `primary` or `replica-N`.
     pub(super) fn open(
         endpoint: &'static str,
         label: String,
@@ -70,6 +73,7 @@ impl Link {
         config: config::Endpoint,
         metrics: ServerMetrics,
         watch: Watch,
+        role: Role,
     ) -> Self {
         let shared = Arc::new(Shared {
             endpoint,
@@ -80,6 +84,8 @@ impl Link {
             state: watch::channel(State::Connecting).0,
             metrics,
             watch,
+            role,
+            asking: Mutex::default(),
         });
         let task = tokio::spawn(supervise(shared.clone()));
         Link {
@@ -91,6 +97,16 @@ impl Link {
     /// The server's state, and its changes.
     pub(super) fn state(&self) -> watch::Receiver<State> {
         self.shared.state.subscribe()
+    }
+
+    /// The server.
+    pub(super) fn server(&self) -> &Server {
+        &self.shared.server
+    }
+
+    /// What it is called in metrics.
+    pub(super) fn label(&self) -> &str {
+        &self.shared.label
     }
 
     /// Whether commands are taken without a wait.
@@ -186,6 +202,40 @@ impl Link {
         result
     }
 
+    /// Runs a command for a slot that is on its way to the server: right after `ASKING`, on a connection for such pairs alone.
+    pub(super) async fn run_asking<R: Repeat, T: FromReply>(
+        &self,
+        command: Command<R, T>,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
+        let started = Instant::now();
+        let connect = async {
+            let mut held = self.shared.asking.lock().await;
+            // Taken out, and put back once all is answered: dropped in between, it is closed.
+            let connection = match held.take().filter(|connection| !connection.has_ended()) {
+                Some(connection) => connection,
+                None => Connection::open(&self.shared.server, &self.shared.config, Role::Commands)
+                    .await
+                    .map_err(|_| Error::Unavailable)?,
+            };
+            Ok((held, connection))
+        };
+        let ask = async {
+            let _place = self.place()?;
+            let connected = tokio::time::timeout_at(deadline.instant(), connect).await;
+            let (mut held, connection) = connected.unwrap_or(Err(Error::Timeout))?;
+            let asking = connection.ask(command::asking(), deadline);
+            let (asked, answer) = tokio::join!(asking, connection.ask(command, deadline));
+            if asked.is_ok() {
+                *held = Some(connection);
+            }
+            answer
+        };
+        let result = ask.await;
+        self.shared.metrics.observe(started.elapsed(), &result);
+        result
+    }
+
     /// Runs `ask` on `on`, or else on the connection that there is, within a place among the calls in flight, and in a span if the call is traced.
     async fn on_connection<T, F: Future<Output = T> + Send>(
         &self,
@@ -238,7 +288,8 @@ impl Link {
             .unwrap_or(Err(Error::Timeout))
     }
 
-    fn live(&self) -> Option<Arc<Connection>> {
+    /// The connection, if there is one now.
+    pub(super) fn live(&self) -> Option<Arc<Connection>> {
         self.shared
             .current
             .load_full()
@@ -247,8 +298,7 @@ impl Link {
 
     fn place(&self) -> Result<Place<'_>, Error> {
         let gauge = &self.shared.metrics.in_flight;
-        gauge.inc();
-        let place = Place(gauge);
+        let place = Place::take(gauge);
         let limit = i64::try_from(self.shared.config.max_in_flight).unwrap_or(i64::MAX);
         if gauge.get() > limit {
             return Err(Error::Overloaded);
@@ -266,15 +316,6 @@ impl Link {
             redis_gateway.endpoint = self.shared.endpoint,
             redis_gateway.server = self.shared.label.as_str(),
         )
-    }
-}
-
-/// A place among the calls in flight. The gauge is the count: one atomic step to take it, one to give it back.
-struct Place<'a>(&'a prometheus::IntGauge);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
@@ -300,13 +341,14 @@ async fn supervise(shared: Arc<Shared>) {
         let connection = Arc::new(connection);
         shared.current.store(Some(connection.clone()));
         shared.state.send_replace(State::Up);
-        shared.metrics.up.set(1);
+        // Given back with the connection, or with the link: on a Cluster another one of its label may be up by then.
+        let up = Place::take(&shared.metrics.up);
         tracing::info!(endpoint = shared.endpoint, server = shared.label, "connected to redis");
 
         let cause = connection.dead(&shared.config, &shared.watch).await;
         shared.current.store(None);
         shared.state.send_replace(State::Connecting);
-        shared.metrics.up.set(0);
+        drop(up);
         shared.metrics.replaced(cause);
         tracing::warn!(
             endpoint = shared.endpoint,
@@ -325,7 +367,7 @@ async fn supervise(shared: Arc<Shared>) {
 /// One attempt, after the wait that so many failures call for.
 async fn connect(shared: &Shared, failures: u32) -> Option<Connection> {
     tokio::time::sleep(delay(failures, shared.config.reconnect_max_delay)).await;
-    match Connection::open(&shared.server, &shared.config, Role::Commands).await {
+    match Connection::open(&shared.server, &shared.config, shared.role).await {
         Ok(connection) => Some(connection),
         Err(error) => {
             shared.metrics.connect_failures.inc();

@@ -47,6 +47,7 @@ pub struct Metrics {
     reads: IntCounterVec,
     current_as_of: GaugeVec,
     lag_bytes: IntGaugeVec,
+    redirects: IntCounterVec,
 }
 
 impl Metrics {
@@ -111,8 +112,13 @@ impl Metrics {
                 "Bytes of its primary's writes that the replica lacked at the latest probe that it answered.",
                 SERVER,
             ),
+            redirects: counters(
+                "redis_gateway_redis_redirects_total",
+                "Commands that a server of a Cluster sent elsewhere (moved, ask) or told to try again, not executed.",
+                &["endpoint", "kind"],
+            ),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
             Box::new(metrics.commands.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -122,6 +128,7 @@ impl Metrics {
             Box::new(metrics.reads.clone()),
             Box::new(metrics.current_as_of.clone()),
             Box::new(metrics.lag_bytes.clone()),
+            Box::new(metrics.redirects.clone()),
         ];
         for collector in collectors {
             // The documented panic: one gateway has one registry and makes this once.
@@ -139,15 +146,25 @@ impl Metrics {
         }
     }
 
-    /// Where reads go, on an endpoint with so many replicas.
-    pub(super) fn reads(&self, endpoint: &str, replicas: &[String]) -> Reads {
+    /// Where reads go, of a primary with these replicas.
+    pub(super) fn reads(&self, endpoint: &str, primary: &str, replicas: &[&str]) -> Reads {
         let read = |server: &str, reason: &str| self.reads.with_label_values(&[endpoint, server, reason]);
         Reads {
-            primary: PRIMARY_REASONS.map(|reason| read("primary", reason)),
+            primary: PRIMARY_REASONS.map(|reason| read(primary, reason)),
             replicas: replicas
                 .iter()
                 .map(|server| REPLICA_REASONS.map(|reason| read(server, reason)))
                 .collect(),
+        }
+    }
+
+    /// What servers of a Cluster have not executed.
+    pub(super) fn redirects(&self, endpoint: &str) -> Redirects {
+        let count = |kind| self.redirects.with_label_values(&[endpoint, kind]);
+        Redirects {
+            moved: count("moved"),
+            ask: count("ask"),
+            try_again: count("try_again"),
         }
     }
 
@@ -213,6 +230,14 @@ impl Reads {
     }
 }
 
+/// What servers of a Cluster have not executed, since another one has the slot or will have it.
+#[derive(Debug)]
+pub(super) struct Redirects {
+    pub(super) moved: IntCounter,
+    pub(super) ask: IntCounter,
+    pub(super) try_again: IntCounter,
+}
+
 /// The metrics of one server.
 #[derive(Debug)]
 pub(super) struct ServerMetrics {
@@ -234,6 +259,22 @@ impl ServerMetrics {
         if let Some(n) = CAUSES.iter().position(|known| *known == cause) {
             self.replaced[n].inc();
         }
+    }
+}
+
+/// A place among those that a gauge counts, such as the calls in flight: one atomic step to take it, one to give it back.
+pub(super) struct Place<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Place<'a> {
+    pub(super) fn take(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Place(gauge)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -5,6 +5,7 @@
 //! switched off, since it repeats what must not be repeated and misses what is dead.
 
 mod blocking;
+mod cluster;
 pub mod command;
 mod connection;
 mod endpoint;
@@ -16,13 +17,15 @@ mod pubsub;
 mod replication;
 mod reply;
 mod script;
+mod shard;
+mod slot;
 mod tls;
 mod tracking;
 
 pub use blocking::Blocking;
 pub use command::{Command, Existing, Once, Repeatable};
 pub use endpoint::{Endpoint, Fresh};
-pub use error::{Error, Reply};
+pub use error::{Error, Redirect, Reply};
 pub use link::State;
 pub use metrics::Metrics;
 pub use position::{Freshness, Position};
@@ -30,4 +33,5 @@ pub use pubsub::{Event, Subscriber, Subscription};
 pub use reply::FromReply;
 pub use script::Script;
 pub(crate) use script::script;
+pub use slot::slot;
 pub use tracking::{Heard, Tracking};

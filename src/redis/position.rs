@@ -31,6 +31,16 @@ impl Position {
         (position.id.iter().all(u8::is_ascii_alphanumeric) && position.to_string() == text).then_some(position)
     }
 
+    /// Where all is there that was written up to this and up to `other`: no server, if they are of two primaries.
+    #[must_use]
+    pub fn or_later(self, other: Position) -> Position {
+        let later = Position {
+            offset: self.offset.max(other.offset),
+            ..self
+        };
+        if self.id == other.id { later } else { Position::NEVER }
+    }
+
     /// Whether who is at `other` has all that was written up to here. Nobody knows under another id.
     pub(super) fn is_reached_at(&self, other: &Position) -> bool {
         self.id == other.id && self.offset <= other.offset
@@ -139,6 +149,15 @@ mod tests {
         }
         let foreign = format!("{}\u{e9}-1", "a".repeat(ID - 2));
         assert_eq!(Position::parse(&foreign), None);
+    }
+
+    #[test]
+    fn no_server_has_come_as_far_as_two_primaries() {
+        let (a, b) = (position(b'a', 1), position(b'b', 3));
+        assert_eq!(a.or_later(position(b'a', 2)), position(b'a', 2));
+        assert_eq!(position(b'a', 2).or_later(a), position(b'a', 2));
+        assert_eq!(a.or_later(b), Position::NEVER);
+        assert_eq!(a.or_later(b).or_later(b), Position::NEVER);
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub enum Event {
     Mark(u64),
 }
 
+/// The server for the next connection.
+type ServerToday = Box<dyn Fn() -> config::Server + Send>;
+
 /// The subscriptions of an endpoint. Its task, and with it the connection, ends when it is dropped.
 pub struct Subscriber {
     requests: mpsc::Sender<Request>,
@@ -82,7 +85,7 @@ impl Drop for Subscription {
 }
 
 impl Subscriber {
-    pub(super) fn open(endpoint: &'static str, config: config::Endpoint) -> Self {
+    pub(super) fn open(endpoint: &'static str, config: config::Endpoint, server: ServerToday) -> Self {
         let (requests, taken) = mpsc::channel(REQUEST_BUFFER);
         let (events, _) = broadcast::channel(EVENT_BUFFER);
         #[expect(
@@ -93,6 +96,7 @@ impl Subscriber {
         let task = Task {
             endpoint,
             config,
+            server,
             events: events.clone(),
             channels: HashMap::new(),
             patterns: HashMap::new(),
@@ -156,6 +160,7 @@ struct Live {
 struct Task {
     endpoint: &'static str,
     config: config::Endpoint,
+    server: ServerToday,
     events: broadcast::Sender<Event>,
     /// What is subscribed to on the connection that there is, or will be on the next one, and how often.
     channels: HashMap<Bytes, usize>,
@@ -316,8 +321,7 @@ impl Task {
     /// The connection, made anew with all channels if there is none.
     async fn connected(&mut self) -> Result<(), Error> {
         if self.connection.is_none() {
-            let server = &self.config.server;
-            let connection = Connection::open(server, &self.config, Role::Subscriber)
+            let connection = Connection::open(&(self.server)(), &self.config, Role::Subscriber)
                 .await
                 .map_err(|_| Error::Unavailable)?;
             let (messages, notifications) = (connection.messages(), connection.notifications());

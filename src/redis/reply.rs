@@ -7,6 +7,12 @@ use fred::types::Resp3Frame as Frame;
 pub trait FromReply: Sized + Send + 'static {
     #[doc(hidden)]
     fn from_frame(frame: Frame) -> Option<Self>;
+
+    /// Whether something was asked for that is not there.
+    #[doc(hidden)]
+    fn lacks(&self) -> bool {
+        false
+    }
 }
 
 impl FromReply for () {
@@ -48,6 +54,10 @@ impl<T: FromReply> FromReply for Option<T> {
             frame => T::from_frame(frame).map(Some),
         }
     }
+
+    fn lacks(&self) -> bool {
+        self.as_ref().is_none_or(T::lacks)
+    }
 }
 
 impl<T: FromReply> FromReply for Vec<T> {
@@ -56,6 +66,10 @@ impl<T: FromReply> FromReply for Vec<T> {
             Frame::Array { data, .. } => data.into_iter().map(T::from_frame).collect(),
             _ => None,
         }
+    }
+
+    fn lacks(&self) -> bool {
+        self.iter().any(T::lacks)
     }
 }
 

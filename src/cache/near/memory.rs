@@ -19,6 +19,15 @@ const MOST_PARTS: usize = 64;
 /// What values are thought to be long, overhead included, to make room for the names of those that had to go.
 const TYPICAL: usize = 1 << 10;
 
+/// How long a value took to load.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cache) enum Load {
+    /// Nobody has asked Redis when the value was read.
+    Unasked,
+    /// What Redis knows of it.
+    Asked(Option<Duration>),
+}
+
 /// A value as it was read.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -27,8 +36,7 @@ pub(super) struct Entry {
     pub(super) asked: Instant,
     /// When its TTL is over, at the latest.
     pub(super) ends: Option<Instant>,
-    /// How long it took to load, if that is known. None: nobody has asked for it yet.
-    pub(super) load: Option<Option<Duration>>,
+    pub(super) load: Load,
     /// In which time of tracking it was read.
     pub(super) epoch: u64,
     /// Whether Redis has told of that end. What it tells next is news.
@@ -147,7 +155,7 @@ mod tests {
             value: Bytes::from(vec![b'v'; length]),
             asked: Instant::now(),
             ends: None,
-            load: None,
+            load: Load::Unasked,
             epoch: 0,
             end_told: false,
         }

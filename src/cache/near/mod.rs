@@ -18,6 +18,7 @@ use bytes::Bytes;
 use prometheus::Registry;
 use tokio::time::Instant;
 
+pub(super) use self::memory::Load;
 use self::memory::{Entry, Memory};
 use self::metrics::{Metrics, Outcome};
 use self::trust::Trust;
@@ -98,7 +99,7 @@ impl Near {
     /// The same with the times that tell when to load it again, if they were asked for when it was read.
     pub(super) fn get_timed(&self, key: &Bytes, within: Duration) -> Option<(Bytes, Option<Times>)> {
         let found = self.shared.entry(key, within).and_then(|entry| {
-            let load = entry.load?;
+            let Load::Asked(load) = entry.load else { return None };
             let times = entry.ends.zip(load).map(|(ends, load)| Times {
                 left: ends.saturating_duration_since(Instant::now()),
                 load,
@@ -228,7 +229,7 @@ pub(super) struct Fill {
 
 impl Fill {
     /// Keeps what the primary has answered, unless something has overtaken it. `pttl` as Redis tells it; `load` as it is kept.
-    pub(super) fn end(self, value: Option<&Bytes>, pttl: i64, load: Option<Option<Duration>>) {
+    pub(super) fn end(self, value: Option<&Bytes>, pttl: i64, load: Load) {
         let _fills = self.shared.lock();
         if self.overtaken.load(Ordering::Relaxed) {
             return;

@@ -82,10 +82,10 @@ impl Rpcs for Service {
         )?;
         let keys = parse_keys(request.keys)?;
         let (reads, failed) = self.cache(&call)?.get_many(keys, wish, call.due()).await;
-        let (degraded, reason) = degradation(failed.as_ref());
-        let values = reads.into_iter().map(CacheValue::from).collect();
-        let response = CacheBatchGetResponse { values, degraded };
-        Ok(mark(Response::new(response), reason))
+        Ok(partly(failed.as_ref(), |degraded| CacheBatchGetResponse {
+            values: reads.into_iter().map(CacheValue::from).collect(),
+            degraded,
+        }))
     }
 
     async fn set(&self, request: Request<CacheSetRequest>) -> Result<Response<CacheSetResponse>, Status> {
@@ -126,12 +126,12 @@ impl Rpcs for Service {
     async fn delete(&self, request: Request<CacheDeleteRequest>) -> Result<Response<CacheDeleteResponse>, Status> {
         let call = Call::of(&request);
         let CacheDeleteRequest { key, want_token } = request.into_inner();
-        let keys = vec![parse_key("key", key)?];
-        let result = self.cache(&call)?.delete(keys, want_token, call.due()).await;
-        Ok(answer(result, |done, degraded| CacheDeleteResponse {
-            deleted: done.is_some_and(|(deleted, _)| deleted == 1),
+        let keys = [parse_key("key", key)?];
+        let (done, failed) = self.cache(&call)?.delete(&keys, want_token, call.due()).await;
+        Ok(partly(failed.as_ref(), |degraded| CacheDeleteResponse {
+            deleted: done.0 == 1,
             degraded,
-            write_token: write_token(want_token, done),
+            write_token: write_token(want_token, Some(done)),
         }))
     }
 
@@ -142,11 +142,11 @@ impl Rpcs for Service {
         let call = Call::of(&request);
         let CacheBatchDeleteRequest { keys, want_token } = request.into_inner();
         let keys = parse_keys(keys)?;
-        let result = self.cache(&call)?.delete(keys, want_token, call.due()).await;
-        Ok(answer(result, |done, degraded| CacheBatchDeleteResponse {
-            deleted: done.map_or(0, |(deleted, _)| deleted),
+        let (done, failed) = self.cache(&call)?.delete(&keys, want_token, call.due()).await;
+        Ok(partly(failed.as_ref(), |degraded| CacheBatchDeleteResponse {
+            deleted: done.0,
             degraded,
-            write_token: write_token(want_token, done),
+            write_token: write_token(want_token, Some(done)),
         }))
     }
 
@@ -265,8 +265,17 @@ fn write_token<T>(wanted: bool, done: Option<Written<T>>) -> String {
 
 /// The answer to a result: a failing Redis degrades it and never fails it.
 fn answer<T, A>(result: Result<T, Error>, form: impl FnOnce(Option<T>, i32) -> A) -> Response<A> {
-    let degraded = result.as_ref().err().map(status::degraded);
-    mark(Response::new(reason(result, form)), degraded)
+    let (value, failed) = match result {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(error)),
+    };
+    partly(failed.as_ref(), |degraded| form(value, degraded))
+}
+
+/// The same, where a part may have been done.
+fn partly<A>(failed: Option<&Error>, form: impl FnOnce(i32) -> A) -> Response<A> {
+    let degraded = failed.map(status::degraded);
+    mark(Response::new(form(degraded.unwrap_or_default().into())), degraded)
 }
 
 /// Why an answer is degraded, as its field and for the layers.

@@ -1,13 +1,16 @@
 //! `DATA_MODEL_CACHE_CONFIG`.
 
+use std::sync::Arc;
+
 use super::Understood;
 use crate::config::{
-    problem::suggest,
+    problem::{Place, suggest},
+    setting::Raw,
     yaml::{Data, Node},
 };
 
 impl Understood {
-    /// The `redis` engine, with a replica or without. Engines without Redis leave the endpoint unconfigured.
+    /// The `redis` engine, with a replica or without, and `rediscluster`. Engines without Redis leave the endpoint unconfigured.
     pub(super) fn cache(&mut self, root: &Node) {
         const KEY: &str = "DATA_MODEL_CACHE_CONFIG";
         const ENGINES: [&str; 5] = ["redis", "rediscluster", "noop", "inmemory", "memcached"];
@@ -24,8 +27,7 @@ impl Understood {
         match &engine.data {
             Data::Scalar { text, .. } if text == "redis" => {}
             Data::Scalar { text, .. } if text == "rediscluster" => {
-                let what = "rediscluster is not served by this release: only one Redis, or a primary with replicas";
-                return self.problem(engine, &label, what);
+                return self.cluster(node, &format!("{KEY}.redis_config"));
             }
             Data::Scalar { text, .. } if ENGINES.contains(&text.as_str()) => return,
             Data::Scalar { text, .. } => {
@@ -58,6 +60,63 @@ impl Understood {
         }
     }
 
+    /// A Cluster: connection arguments, and the servers that it is found by.
+    fn cluster(&mut self, node: &Node, label: &str) {
+        let config = node.get("redis_config");
+        let Some((config, nodes)) = config.and_then(|config| Some((config, config.get("startup_nodes")?))) else {
+            let what = "names no servers: write startup_nodes, a list of mappings of host and port";
+            return self.problem(config.unwrap_or(node), label, what);
+        };
+        let mut addresses = Vec::new();
+        for at in nodes.items() {
+            match address(at) {
+                Some(address) => addresses.push((address, Place::Quay(at.at.clone()))),
+                None => self.problem(
+                    at,
+                    &format!("{label}.startup_nodes"),
+                    "is no server: write a mapping of host and port",
+                ),
+            }
+        }
+        if addresses.is_empty() {
+            self.problem(
+                nodes,
+                &format!("{label}.startup_nodes"),
+                "names no server: write a list of mappings of host and port",
+            );
+        }
+        self.set_raw(
+            nodes,
+            &format!("{label}.startup_nodes"),
+            "endpoints.cache.cluster",
+            Raw::List(addresses),
+        );
+        let read = ["read_from_replicas", "readonly_mode"]
+            .into_iter()
+            .find(|key| config.get(key).is_some());
+        if let Some((key, value)) = read.and_then(|key| Some((key, config.get(key)?)))
+            && let Some(read) = self.flag(config, key, label)
+        {
+            self.push(
+                value,
+                &format!("{label}.{key}"),
+                "cache",
+                "read_from_replicas",
+                read.to_string(),
+            );
+        }
+        let own = ["startup_nodes", "read_from_replicas", "readonly_mode"];
+        let arguments = config
+            .entries()
+            .iter()
+            .filter(|entry| !own.contains(&entry.key.as_str()));
+        let arguments = Node {
+            data: Data::Map(Arc::new(arguments.cloned().collect())),
+            ..config.clone()
+        };
+        self.arguments(&arguments, label, "cache");
+    }
+
     /// A replica is reached as its primary is: only host and port may differ.
     fn replica(&mut self, primary: &Node, replica: &Node, label: &str) {
         let Some(host) = replica.get("host") else {
@@ -79,25 +138,27 @@ impl Understood {
             let what = "differs from the primary's: the gateway reaches both in the same way, except for host and port";
             self.problem(at, &format!("{label}.{key}"), what);
         }
-        let port = match replica.get("port").map(|port| &port.data) {
-            None => "6379",
-            Some(Data::Scalar { text, .. }) => text,
-            Some(_) => return self.problem(replica, &format!("{label}.port"), "is no port: write a number"),
-        };
-        let Data::Scalar { text: name, .. } = &host.data else {
-            return self.problem(
-                host,
-                &format!("{label}.host"),
-                &format!("is {}: write one value", host.kind()),
-            );
-        };
-        let address = if name.contains(':') {
-            format!("[{name}]:{port}")
-        } else {
-            format!("{name}:{port}")
+        let Some(address) = address(replica) else {
+            return self.problem(host, label, "is no server: write one value as host, and one as port");
         };
         self.push(host, label, "cache", "replicas", address);
     }
+}
+
+/// The address in a mapping of `host` and `port`.
+fn address(node: &Node) -> Option<String> {
+    let text = |key: &str| match &node.get(key)?.data {
+        Data::Scalar { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    let name = text("host")?;
+    let port = if node.get("port").is_some() {
+        text("port")?
+    } else {
+        "6379".into()
+    };
+    let host = if name.contains(':') { format!("[{name}]") } else { name };
+    Some(format!("{host}:{port}"))
 }
 
 /// What a replica has in common with its primary.

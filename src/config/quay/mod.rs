@@ -184,11 +184,15 @@ impl Understood {
     }
 
     fn set(&mut self, node: &Node, label: &str, path: &str, text: String) {
+        self.set_raw(node, label, path, Raw::Text(text));
+    }
+
+    fn set_raw(&mut self, node: &Node, label: &str, path: &str, raw: Raw) {
         if let Some(setting) = setting(path) {
             let given = Given {
                 place: Place::Quay(node.at.clone()),
                 label: Some(label.to_owned()),
-                raw: Raw::Text(text),
+                raw,
             };
             self.found.push((setting, given));
         }

@@ -1,5 +1,5 @@
 use crate::config::{
-    Password, Tls,
+    Cluster, Password, Tls,
     tests::{Case, tcp},
 };
 
@@ -124,6 +124,69 @@ fn engines_without_redis() {
 }
 
 #[test]
+fn a_cluster_is_found_by_its_startup_nodes() {
+    let quay = "\
+DATA_MODEL_CACHE_CONFIG:
+  engine: rediscluster
+  redis_config:
+    startup_nodes: [{host: a, port: 7000}, {host: '::1'}]
+    read_from_replicas: true
+    password: secret
+    ssl: true
+    skip_full_coverage_check: true
+";
+    let case = Case::new().quay(quay);
+    let cache = case.config().endpoints.cache.unwrap();
+    let cluster = Cluster {
+        servers: vec![tcp("a", 7000), tcp("::1", 6379)],
+        read_from_replicas: true,
+    };
+    assert_eq!((cache.server, cache.cluster), (tcp("a", 7000), Some(cluster)));
+    assert_eq!(
+        (cache.password, cache.tls),
+        (Some(Password::Inline("secret".into())), Some(Tls::default()))
+    );
+    assert_eq!(
+        case.warnings(),
+        [
+            "quay config.yaml:8:31: DATA_MODEL_CACHE_CONFIG.redis_config.skip_full_coverage_check: is a connection argument \
+          that the gateway does not need: ignored"
+        ]
+    );
+    let report = case.plain(&case.load().unwrap());
+    assert!(
+        report.contains("a:7000,[::1]:6379") && !report.contains("secret"),
+        "{report}"
+    );
+    // A higher layer's single server takes its place.
+    let single = case.arg("--endpoints-cache-host=h").config().endpoints.cache.unwrap();
+    assert_eq!((single.server, single.cluster), (tcp("h", 6379), None));
+
+    let older = "DATA_MODEL_CACHE_CONFIG: {engine: rediscluster, redis_config: {startup_nodes: [{host: a, port: 1}], \
+                 readonly_mode: true}}\n";
+    let cache = Case::new().quay(older).config().endpoints.cache.unwrap();
+    assert!(cache.cluster.unwrap().read_from_replicas);
+    for (config, problem) in [
+        (
+            "{password: x}",
+            "redis_config: names no servers: write startup_nodes, a list of mappings of host and port",
+        ),
+        (
+            "{startup_nodes: a}",
+            "startup_nodes: names no server: write a list of mappings of host and port",
+        ),
+        (
+            "{startup_nodes: [{port: 1}]}",
+            "startup_nodes: is no server: write a mapping of host and port",
+        ),
+    ] {
+        let quay = format!("DATA_MODEL_CACHE_CONFIG: {{engine: rediscluster, redis_config: {config}}}\n");
+        let problems = Case::new().quay(&quay).problems();
+        assert!(problems[0].ends_with(problem), "{problems:?}");
+    }
+}
+
+#[test]
 fn problems_in_the_redis_parts() {
     let quay = "\
 BUILDLOGS_REDIS: {host: [b], port: many, ssl: 'true', ssl_keyfile: /k, password: 0123}
@@ -153,13 +216,6 @@ BUILD_MANAGER: [ephemeral, {ORCHESTRATOR: {REDIS_HOST: o, REDIS_SSL: true, REDIS
             "quay config.yaml:1:36: endpoints.build_logs names no server: set endpoints.build_logs.host or .socket",
             "quay config.yaml:3:112: PULL_METRICS_REDIS.ssl_certfile: needs tls.key_file beside it",
         ]
-    );
-    let cluster =
-        "DATA_MODEL_CACHE_CONFIG: {engine: rediscluster, redis_config: {startup_nodes: [{host: a, port: 1}]}}\n";
-    assert_eq!(
-        Case::new().quay(cluster).problems()[0],
-        "quay config.yaml:1:35: DATA_MODEL_CACHE_CONFIG.engine: rediscluster is not served by this release: only one \
-         Redis, or a primary with replicas"
     );
     let engine = Case::new()
         .quay("DATA_MODEL_CACHE_CONFIG: {engine: rediss}\n")

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use super::{
     EndpointName, LogFormat,
-    address::{AnyPath, Host, ListenAddress, ReadableFile, ServerAddress, Socket, TcpAddress, Url},
+    address::{AnyPath, Host, ListenAddress, NodeAddress, ReadableFile, ServerAddress, Socket, TcpAddress, Url},
     draft::{Draft, EndpointDraft, Ready},
     form::{Beginning, Bool, Bytes, Choice, Form, LogFilter, Ratio, Span, Text, Whole},
     setting::{Setting, many, one, secret},
@@ -161,6 +161,12 @@ fn endpoint(name: EndpointName) -> Vec<Setting> {
             "lag up to which a replica is read from unless the caller says otherwise; below twice probe_interval most reads go \
              to the primary",
             |e, v| e.max_staleness = v),
+        many(at.path("cluster"), "", NodeAddress,
+            "servers by which a Cluster is found, instead of host and port; for the cache alone",
+            move |d, v| d.endpoint(name).cluster = v),
+        at.one("read_from_replicas", "false", Bool,
+            "on a Cluster: read from its replicas what may be stale, by max_staleness",
+            |e, v| e.read_from_replicas = v),
         at.one("tls.enabled", "false", Bool, "talk TLS to the servers", |e, v| e.tls = v),
         at.one("tls.ca_file", "", ReadableFile, "PEM file of the authorities to trust instead of the system's",
             |e, v| e.ca_file = Some(v)),

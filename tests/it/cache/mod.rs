@@ -1,5 +1,6 @@
 //! The cache through its RPCs, on several gateways, with direct clients on the other side.
 
+mod cluster;
 mod faults;
 mod hot_key;
 mod interleavings;
@@ -81,9 +82,7 @@ impl Stand {
 
     /// A metric of a gateway; 0 before it is first counted.
     async fn metric(&self, gateway: usize, name: &str) -> u64 {
-        let (_, text) = self.gateways[gateway].admin("/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0, |value| value.parse().unwrap())
+        metric_of(&self.gateways[gateway], name).await
     }
 
     /// Waits until so many calls wait at a gateway.
@@ -117,12 +116,28 @@ impl Stand {
     }
 }
 
+/// A metric of a gateway; 0 before it is first counted.
+async fn metric_of(gateway: &Gateway, name: &str) -> u64 {
+    let (_, text) = gateway.admin("/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
 const WAKE: &str = "redis-gateway:v1:cache:wake";
 
 fn fresh(key: &str) -> CacheGetRequest {
     CacheGetRequest {
         key: key.into(),
         fresh: true,
+        ..CacheGetRequest::default()
+    }
+}
+
+/// Asks for what a write has left, or for what is newer.
+fn after(key: &str, write_token: &str) -> CacheGetRequest {
+    CacheGetRequest {
+        key: key.into(),
+        write_token: write_token.into(),
         ..CacheGetRequest::default()
     }
 }

@@ -1,5 +1,6 @@
 //! The content tracker through its RPCs, with a direct client on the other side.
 
+mod cluster;
 mod faults;
 mod unary;
 

@@ -73,6 +73,7 @@ pub(crate) fn at(addr: SocketAddr) -> Endpoint {
 pub(crate) fn endpoint(server: Server) -> Endpoint {
     Endpoint {
         server,
+        cluster: None,
         replicas: Vec::new(),
         max_staleness: Duration::from_secs(5),
         db: 0,

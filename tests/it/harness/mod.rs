@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers of their own, a proxy that breaks connections, and patience.
 
 mod certs;
+mod cluster;
 mod config;
 mod gateway;
 mod ledger;
@@ -20,6 +21,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use certs::Certs;
+pub(crate) use cluster::RedisCluster;
 pub(crate) use config::{at, config, endpoint};
 pub(crate) use gateway::{Gateway, reason, told, within};
 pub(crate) use ledger::{Counts, Ledger, Told};

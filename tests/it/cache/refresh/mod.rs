@@ -28,7 +28,7 @@ pub(super) const LONG: &str = "18446744073709551615";
 /// Where it stands how long a value takes to load.
 pub(super) fn load_key(key: &str) -> String {
     if key.contains('{') {
-        format!("redis-gateway:v1:cache:load_ms-of:{key}")
+        format!("redis-gateway:v1:cache:load_ms-value-with-braces-tags:{key}")
     } else {
         format!("redis-gateway:v1:cache:load_ms:{{{key}}}")
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis_gateway::proto::{CacheGetRequest, CacheGetResponse};
 use tokio::time::Instant;
 
-use super::{Client, Stand, fresh, set, setting};
+use super::{Client, Stand, after, fresh, set, setting};
 use crate::harness::{Proxy, RedisServer, at, eventually};
 
 /// A replica, the way on which it hears of writes, and the way on which gateways ask it.
@@ -108,14 +108,6 @@ fn plain(key: &str) -> CacheGetRequest {
 fn no_older(key: &str, than: Duration) -> CacheGetRequest {
     CacheGetRequest {
         max_staleness_ms: i64::try_from(than.as_millis()).unwrap(),
-        ..plain(key)
-    }
-}
-
-/// Asks for what a write has left, or for what is newer.
-fn after(key: &str, write_token: &str) -> CacheGetRequest {
-    CacheGetRequest {
-        write_token: write_token.into(),
         ..plain(key)
     }
 }
