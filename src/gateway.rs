@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -164,7 +165,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         health.follow_notifications(notified).await;
     }
     services
-        .add_service(health_server)
+        .add_service(health_server.accept_compressed(CompressionEncoding::Gzip))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
 
@@ -266,17 +267,26 @@ fn patterns(
         endpoint_of(EndpointName::Orchestrator).map(|at| Orchestrator::open(at, &config.orchestrator, registry));
     let pulls = endpoint_of(EndpointName::PullMetrics).map(|at| Pulls::open(at, &config.pull_metrics, registry));
     let events = endpoint_of(EndpointName::UserEvents).map(|at| Events::open(at, &config.user_events, registry));
-    let max = config.limits.max_request_bytes;
+    // A channel that compresses does so for all services.
+    macro_rules! served {
+        ($server:expr) => {
+            $server
+                .max_decoding_message_size(config.limits.max_request_bytes)
+                .accept_compressed(CompressionEncoding::Gzip)
+        };
+    }
+    let cache_rpcs = cache::Service::new(cache.clone(), &config.limits);
     let keys = orchestrator::Service::new(orchestrator.clone());
+    let pull_metrics = pull_metrics::Service::new(pulls.clone());
     let mut services = Routes::builder();
     services
-        .add_service(BuildLogsServer::new(build_logs).max_decoding_message_size(max))
-        .add_service(CacheServer::new(cache::Service::new(cache.clone())).max_decoding_message_size(max))
-        .add_service(ContentTrackerServer::new(content_tracker).max_decoding_message_size(max))
-        .add_service(LocksServer::new(locks::Service::new(locks.clone())).max_decoding_message_size(max))
-        .add_service(OrchestratorServer::new(keys).max_decoding_message_size(max))
-        .add_service(PullMetricsServer::new(pull_metrics::Service::new(pulls.clone())).max_decoding_message_size(max))
-        .add_service(UserEventsServer::new(user_events::Service::new(events)).max_decoding_message_size(max));
+        .add_service(served!(BuildLogsServer::new(build_logs)))
+        .add_service(served!(CacheServer::new(cache_rpcs)))
+        .add_service(served!(ContentTrackerServer::new(content_tracker)))
+        .add_service(served!(LocksServer::new(locks::Service::new(locks.clone()))))
+        .add_service(served!(OrchestratorServer::new(keys)))
+        .add_service(served!(PullMetricsServer::new(pull_metrics)))
+        .add_service(served!(UserEventsServer::new(user_events::Service::new(events))));
     let running = Running {
         cache,
         locks,

@@ -70,6 +70,12 @@ pub fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Status 
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
+/// The request is longer than `most` bytes; nothing was executed.
+pub fn request_too_large(most: usize, method: &'static Method) -> Status {
+    let message = format!("the request must be at most {most} bytes long, by limits.max_request_bytes");
+    REQUEST_TOO_LARGE.status(message, None, method, None)
+}
+
 /// The pattern has no endpoint.
 pub fn not_configured(endpoint: EndpointName, method: &'static Method) -> Status {
     let message = format!("no redis for {0}, endpoints.{0} must name one", endpoint.as_str());
@@ -190,6 +196,11 @@ const DENIED: Row = Row {
 const REFUSED: Row = Row {
     code: Code::Internal,
     reason: "REDIS_ERROR",
+    retry: None,
+};
+const REQUEST_TOO_LARGE: Row = Row {
+    code: Code::InvalidArgument,
+    reason: "REQUEST_TOO_LARGE",
     retry: None,
 };
 const NOT_CONFIGURED: Row = Row {

@@ -1,11 +1,13 @@
 //! The model cache (contract, sections 5 and 6): whole keys and values as callers give them, and leases, so that of all who miss
 //! a value one loads it.
 //!
-//! A call is parsed by `service`, and carried out by `store`, which knows the commands, or by `leases`, if it may wait. Who waits
+//! A call is parsed by `service`, and carried out by `store`, which knows the commands (and `keys` the names), or by `leases`, if it may wait. Who waits
 //! stands in `lines`: one task asks Redis for all who wait for a key here. `refresh` has a value loaded again before it ends. `values`
 //! reads what `near` keeps in memory, and writes past it.
 
+mod keys;
 mod leases;
+mod limits;
 mod lines;
 mod metrics;
 mod near;

@@ -72,6 +72,8 @@ impl Draft {
                     max_calls: 0,
                     max_streams: 0,
                     max_request_bytes: 0,
+                    max_value_bytes: 0,
+                    max_answer_bytes: 0,
                 },
                 build_logs: BuildLogs {
                     poll_interval: Duration::ZERO,

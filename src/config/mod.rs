@@ -1,6 +1,8 @@
 //! Configuration: one struct a concern; every field says what too high and too low do.
 
 mod address;
+#[cfg(test)]
+mod cache_tests;
 mod check;
 mod cli;
 mod draft;
@@ -278,8 +280,14 @@ pub struct Limits {
     pub max_calls: usize,
     /// Open streams; more are refused. Default 20,000.
     pub max_streams: usize,
-    /// Bytes of one request; clients have 4 MiB as their own limit for answers. Default 4 MiB.
+    /// Bytes of one request, once it is unpacked; a larger one is refused. Default 4 MiB.
     pub max_request_bytes: usize,
+    /// Bytes of one value that is stored in the cache; never more than fit into an answer. Too low refuses what callers want to
+    /// cache, too high lets a value take memory many times over, here and in Redis. Default 3 MiB.
+    pub max_value_bytes: usize,
+    /// Bytes of one answer of the cache. Too low leaves out much of a large batch, too high is refused by clients that were not told
+    /// to take more than their 4 MiB. Default 4 MiB.
+    pub max_answer_bytes: usize,
 }
 
 /// How builds' logs are kept and followed.

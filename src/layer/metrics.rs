@@ -46,7 +46,7 @@ const CODES: [&str; 17] = [
 ];
 
 /// What a degraded answer is counted by, as the label `reason` names it.
-const REASONS: [(DegradedReason, &str); 7] = [
+const REASONS: [(DegradedReason, &str); 9] = [
     (DegradedReason::RedisUnavailable, "REDIS_UNAVAILABLE"),
     (DegradedReason::RedisTimeout, "REDIS_TIMEOUT"),
     (DegradedReason::OutcomeUnknown, "OUTCOME_UNKNOWN"),
@@ -54,6 +54,8 @@ const REASONS: [(DegradedReason, &str); 7] = [
     (DegradedReason::RedisOutOfMemory, "REDIS_OUT_OF_MEMORY"),
     (DegradedReason::RedisDenied, "REDIS_DENIED"),
     (DegradedReason::Overloaded, "OVERLOADED"),
+    (DegradedReason::RedisError, "REDIS_ERROR"),
+    (DegradedReason::ValueTooLarge, "VALUE_TOO_LARGE"),
 ];
 
 /// The counters of all methods, by path.
@@ -301,6 +303,18 @@ mod tests {
         .await;
         let sample = "redis_gateway_rpc_degraded_total{method=\"Get\",reason=\"REDIS_TIMEOUT\",service=\"Cache\"}";
         assert_eq!(fixture.sample(sample), Some(1.0));
+    }
+
+    #[test]
+    fn each_reason_is_counted_by_its_name() {
+        let all = (1..).map_while(|n| DegradedReason::try_from(n).ok());
+        let names = all.map(|reason| {
+            let name = reason.as_str_name().strip_prefix("DEGRADED_REASON_").unwrap();
+            (reason, name)
+        });
+        let mut known = REASONS;
+        known.sort_by_key(|(reason, _)| *reason as i32);
+        assert_eq!(names.collect::<Vec<_>>(), known);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod cut;
 mod deadline;
 mod drain;
 mod identity;
+mod message;
 mod method;
 mod metrics;
 mod refuse;
@@ -28,6 +29,7 @@ use self::admission::{Admission, Load};
 use self::deadline::{Deadlines, Timeouts};
 use self::drain::Drain;
 use self::identity::Identity;
+use self::message::Messages;
 use self::metrics::{Counters, Metrics};
 use self::trace::{Sampling, Trace};
 use crate::config;
@@ -43,6 +45,7 @@ pub struct Stack {
     load: Arc<Load>,
     drain: Arc<CancellationToken>,
     timeouts: Arc<Timeouts>,
+    most: usize,
 }
 
 /// Makes the layers. `timeout` says what a unary call of a pattern gets that brings no deadline; `drain`, once cancelled, ends
@@ -64,11 +67,12 @@ pub fn stack(
         load: Arc::new(Load::new(limits.clone())),
         drain: Arc::new(drain),
         timeouts: Arc::new(patterns.map(|pattern| (pattern, timeout(pattern))).collect()),
+        most: limits.max_request_bytes,
     }
 }
 
 /// The routes with all layers around them.
-pub type Layered<S> = Metrics<Trace<Identity<Admission<Drain<Deadlines<S>>>>>>;
+pub type Layered<S> = Metrics<Trace<Identity<Admission<Drain<Deadlines<Messages<S>>>>>>>;
 
 impl<S> Layer<S> for Stack {
     type Service = Layered<S>;
@@ -84,8 +88,12 @@ impl<S> Layer<S> for Stack {
                     Admission::new(
                         // A stream that ends here gives its place back.
                         Drain::new(
-                            // Next to the handler, whose work it ends.
-                            Deadlines::new(routes, self.timeouts.clone()),
+                            // Ends the handler's work.
+                            Deadlines::new(
+                                // Next to the handler: what is compressed is due by the deadline too.
+                                Messages::new(routes, self.most),
+                                self.timeouts.clone(),
+                            ),
                             self.drain.clone(),
                         ),
                         self.load.clone(),

@@ -44,6 +44,8 @@ impl Fixture {
             max_calls,
             max_streams,
             max_request_bytes: 4 << 20,
+            max_value_bytes: 3 << 20,
+            max_answer_bytes: 4 << 20,
         };
         let telemetry = Telemetry {
             log_format: LogFormat::Text,

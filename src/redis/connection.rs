@@ -10,8 +10,7 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
-use fred::types::{ClusterHash, CustomCommand, KeyspaceEvent, Message, Resp3Frame, RespVersion, Value};
+use fred::types::{ClusterHash, CustomCommand, KeyspaceEvent, Message, Resp3Frame, Value};
 use futures_util::FutureExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
@@ -19,18 +18,15 @@ use tokio::time::Instant;
 
 use super::command::{self, Command, Repeat};
 use super::error::{Error, Reply};
+use super::library::client;
 use super::replication::{Standing, Watch};
 use super::reply::FromReply;
-use super::tls::{self, TlsError};
-use crate::config::{self, Password, Server};
+use super::tls::TlsError;
+use crate::config::{self, Server};
 use crate::deadline::Deadline;
 
 /// What `CLIENT LIST` shows of the gateway's connections, so that others on the same server stand out.
 const NAME: &str = "redis-gateway";
-
-/// Messages that a subscriber may be behind by; then it loses its oldest and is told how many. At 200 bytes a message this
-/// bounds one subscription connection to a few MiB.
-const MESSAGE_BUFFER: usize = 16_384;
 
 /// How often replies are looked at again after an error reply to `SUBSCRIBE` has shifted them by one. They fall into place as
 /// soon as one comes in that nobody waits for, so nothing is asked meanwhile: for 1 ms, then twice as long each time.
@@ -346,60 +342,4 @@ fn subscriptions(info: &[u8], kind: Kind) -> Option<usize> {
 fn topic_name(name: &Bytes) -> Result<&str, Error> {
     // Names are made from protobuf strings, which are UTF-8.
     std::str::from_utf8(name).map_err(|_| Error::Protocol("SUBSCRIBE"))
-}
-
-/// A client that connects once, sends each command once, and takes no error reply for a reason to connect again.
-async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Result<Client, ConnectError> {
-    let password = match &config.password {
-        None => None,
-        Some(Password::Inline(password)) => Some(password.clone()),
-        // Read for each connection, so that a changed password is taken up without a restart.
-        Some(Password::File(path)) => {
-            let text = tokio::fs::read_to_string(path).await.map_err(ConnectError::Password)?;
-            Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
-        }
-    };
-    let tls = match &config.tls {
-        Some(tls) => Some(tls::connector(tls).await?.into()),
-        None => None,
-    };
-    let library = Config {
-        fail_fast: true,
-        username: config.username.clone(),
-        password,
-        server: match server {
-            Server::Tcp { host, port } => ServerConfig::new_centralized(host.clone(), *port),
-            Server::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
-        },
-        // RESP3 lets a subscriber tell the reply to a PING from a message. The library drops its news of a flush.
-        version: match role {
-            Role::Commands | Role::Reader | Role::Tracker => RespVersion::RESP2,
-            Role::Subscriber => RespVersion::RESP3,
-        },
-        database: (config.db != 0).then_some(config.db),
-        tls,
-        ..Config::default()
-    };
-    let performance = PerformanceConfig {
-        // Deadlines are ours; see `ask`.
-        default_command_timeout: Duration::ZERO,
-        broadcast_channel_capacity: match role {
-            Role::Commands | Role::Reader => 1,
-            Role::Subscriber | Role::Tracker => MESSAGE_BUFFER,
-        },
-        ..PerformanceConfig::default()
-    };
-    let connection = ConnectionConfig {
-        connection_timeout: config.connect_timeout,
-        internal_command_timeout: config.connect_timeout,
-        max_command_attempts: 1,
-        max_command_buffer_len: config.max_in_flight + 16,
-        reconnect_errors: Vec::new(),
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            ..TcpConfig::default()
-        },
-        ..ConnectionConfig::default()
-    };
-    Ok(Client::new(library, Some(performance), Some(connection), None))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
-use rand::Rng as _;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use super::backoff::delay;
 use super::command::{self, Command, Repeat, Repeatable};
 use super::connection::{Connection, Role};
 use super::error::Error;
@@ -24,9 +24,6 @@ use crate::deadline::Deadline;
 /// How long calls wait for a lost connection to be made again before the breaker opens: a restart of a proxy or an idle
 /// connection cut by a firewall then costs callers a moment and no error.
 const RECONNECT_GRACE: Duration = Duration::from_millis(250);
-
-/// The wait before the second attempt to connect; it doubles up to the endpoint's `reconnect_max_delay`.
-const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
 
 /// A connection that stood so long was a good one: the next starts without a wait.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);
@@ -378,33 +375,6 @@ async fn connect(shared: &Shared, failures: u32) -> Option<Connection> {
                 tracing::warn!(endpoint = shared.endpoint, server = shared.label, %error, "cannot connect to redis");
             }
             None
-        }
-    }
-}
-
-/// Nothing before the first attempt, then doubling up to `max`, with a jitter of half so that gateways do not march in step.
-fn delay(failures: u32, max: Duration) -> Duration {
-    if failures == 0 {
-        return Duration::ZERO;
-    }
-    let full = RECONNECT_MIN_DELAY
-        .saturating_mul(1_u32 << (failures - 1).min(16))
-        .min(max);
-    full.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_attempt_is_made_at_once_and_later_ones_wait_up_to_the_maximum() {
-        let max = Duration::from_millis(500);
-        assert_eq!(delay(0, max), Duration::ZERO);
-        assert!(delay(1, max) >= RECONNECT_MIN_DELAY / 2);
-        for failures in [6, 40, u32::MAX] {
-            let delay = delay(failures, max);
-            assert!(delay <= max && delay >= max / 2, "{delay:?}");
         }
     }
 }

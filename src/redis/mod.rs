@@ -4,12 +4,14 @@
 //! makes a `Connection`, probes it, and replaces it when it dies; the library's own reconnecting, repeating and timing out is
 //! switched off, since it repeats what must not be repeated and misses what is dead.
 
+mod backoff;
 mod blocking;
 mod cluster;
 pub mod command;
 mod connection;
 mod endpoint;
 mod error;
+mod library;
 mod link;
 mod metrics;
 mod position;

@@ -5,6 +5,7 @@ mod parse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use self::parse::{
@@ -12,9 +13,10 @@ use self::parse::{
 };
 use super::Token;
 use super::leases::{Cache, Found};
+use super::limits::{Held, Limits};
 use super::store::{Item, Refusal, Written};
 use super::values::Read;
-use crate::config::EndpointName;
+use crate::config::{self, EndpointName};
 use crate::layer::{Call, Degraded};
 use crate::proto::cache_fill_response::Refusal as Cause;
 use crate::proto::cache_get_or_lease_response::Outcome;
@@ -31,18 +33,62 @@ use crate::status;
 /// The `redisgateway.v1.Cache` service.
 pub struct Service {
     cache: Option<Arc<Cache>>,
+    limits: Limits,
 }
 
 impl Service {
     /// A service on `cache`; without one every call is answered `NOT_CONFIGURED`.
-    pub fn new(cache: Option<Arc<Cache>>) -> Self {
-        Service { cache }
+    pub fn new(cache: Option<Arc<Cache>>, limits: &config::Limits) -> Self {
+        let limits = Limits::new(limits);
+        Service { cache, limits }
     }
 
     fn cache(&self, call: &Call) -> Result<&Cache, Status> {
         self.cache
             .as_deref()
             .ok_or_else(|| status::not_configured(EndpointName::Cache, call.method))
+    }
+
+    /// A value, if an answer holds it; else it is degraded.
+    fn held(&self, value: Option<Bytes>, degraded: &mut Option<DegradedReason>) -> Option<Bytes> {
+        let held = value.as_deref().is_none_or(|value| self.limits.holds(value));
+        if !held {
+            degraded.get_or_insert(DegradedReason::ValueTooLarge);
+        }
+        value.filter(|_| held)
+    }
+
+    fn found(&self, found: Result<Found, Error>) -> Response<CacheGetOrLeaseResponse> {
+        let lease = |token: Token, left| CacheLease {
+            token: token.to_string(),
+            remaining_ms: millis(left),
+        };
+        let mut response = CacheGetOrLeaseResponse::default();
+        let (mut value, mut degraded) = (None, None);
+        match found {
+            Ok(Found::Value(found)) => value = Some(found),
+            Ok(Found::Refresh(found, token, left)) => {
+                value = Some(found);
+                response.refresh = Some(lease(token, left));
+            }
+            Ok(Found::Stale(read, failed)) => {
+                value = read.value;
+                response.stale_age_ms = millis(read.stale_age);
+                degraded = failed.as_ref().map(status::degraded);
+            }
+            Ok(Found::Lease(token, left)) => response.outcome = Some(Outcome::Lease(lease(token, left))),
+            Ok(Found::Busy(left)) => {
+                let remaining_ms = millis(left);
+                response.outcome = Some(Outcome::Busy(CacheBusy { remaining_ms }));
+            }
+            Ok(Found::Draining) => {}
+            Err(error) => degraded = Some(status::degraded(&error)),
+        }
+        if let Some(value) = self.held(value, &mut degraded) {
+            response.outcome = Some(Outcome::Value(value));
+        }
+        response.degraded = degraded.unwrap_or_default().into();
+        mark(Response::new(response), degraded)
     }
 }
 
@@ -59,13 +105,13 @@ impl Rpcs for Service {
         )?;
         let key = parse_key("key", request.key)?;
         let (read, failed) = self.cache(&call)?.get(key, wish, call.due()).await;
-        let (degraded, reason) = degradation(failed.as_ref());
-        let response = CacheGetResponse {
-            value: read.value,
+        let mut degraded = failed.as_ref().map(status::degraded);
+        let value = self.held(read.value, &mut degraded);
+        Ok(partly(degraded, |degraded| CacheGetResponse {
+            value,
             degraded,
             stale_age_ms: millis(read.stale_age),
-        };
-        Ok(mark(Response::new(response), reason))
+        }))
     }
 
     async fn batch_get(
@@ -81,16 +127,20 @@ impl Rpcs for Service {
             request.allow_stale_ms,
         )?;
         let keys = parse_keys(request.keys)?;
-        let (reads, failed) = self.cache(&call)?.get_many(keys, wish, call.due()).await;
-        Ok(partly(failed.as_ref(), |degraded| CacheBatchGetResponse {
-            values: reads.into_iter().map(CacheValue::from).collect(),
+        let cache = self.cache(&call)?;
+        let (values, failed) = self.limits.get_many(cache, &keys, wish, call.due()).await;
+        let too_large = values.iter().any(|value| matches!(value, Held::TooLarge));
+        let degraded = failed.as_ref().map(status::degraded);
+        let degraded = degraded.or(too_large.then_some(DegradedReason::ValueTooLarge));
+        Ok(partly(degraded, |degraded| CacheBatchGetResponse {
+            values: values.into_iter().map(CacheValue::from).collect(),
             degraded,
         }))
     }
 
     async fn set(&self, request: Request<CacheSetRequest>) -> Result<Response<CacheSetResponse>, Status> {
         let call = Call::of(&request);
-        let item = parse_item("", request.into_inner())?;
+        let item = parse_item("", request.into_inner(), &self.limits)?;
         let tell = item.tell;
         let result = self.cache(&call)?.set(item, call.due()).await;
         Ok(answer(result, set_response(tell)))
@@ -106,7 +156,7 @@ impl Rpcs for Service {
         let items: Vec<Item> = items
             .into_iter()
             .enumerate()
-            .map(|(n, item)| parse_item(&format!("items[{n}]."), item))
+            .map(|(n, item)| parse_item(&format!("items[{n}]."), item, &self.limits))
             .collect::<Result<_, _>>()?;
         let tell: Vec<bool> = items.iter().map(|item| item.tell).collect();
         let results = self.cache(&call)?.set_many(items, call.due()).await;
@@ -128,10 +178,12 @@ impl Rpcs for Service {
         let CacheDeleteRequest { key, want_token } = request.into_inner();
         let keys = [parse_key("key", key)?];
         let (done, failed) = self.cache(&call)?.delete(&keys, want_token, call.due()).await;
-        Ok(partly(failed.as_ref(), |degraded| CacheDeleteResponse {
-            deleted: done.0 == 1,
-            degraded,
-            write_token: write_token(want_token, Some(done)),
+        Ok(partly(failed.as_ref().map(status::degraded), |degraded| {
+            CacheDeleteResponse {
+                deleted: done.0 == 1,
+                degraded,
+                write_token: write_token(want_token, Some(done)),
+            }
         }))
     }
 
@@ -143,10 +195,12 @@ impl Rpcs for Service {
         let CacheBatchDeleteRequest { keys, want_token } = request.into_inner();
         let keys = parse_keys(keys)?;
         let (done, failed) = self.cache(&call)?.delete(&keys, want_token, call.due()).await;
-        Ok(partly(failed.as_ref(), |degraded| CacheBatchDeleteResponse {
-            deleted: done.0,
-            degraded,
-            write_token: write_token(want_token, Some(done)),
+        Ok(partly(failed.as_ref().map(status::degraded), |degraded| {
+            CacheBatchDeleteResponse {
+                deleted: done.0,
+                degraded,
+                write_token: write_token(want_token, Some(done)),
+            }
         }))
     }
 
@@ -158,31 +212,13 @@ impl Rpcs for Service {
         let question = parse_question(request.into_inner())?;
         match self.cache(&call)?.get_or_lease(question, call.due()).await {
             Ok(Found::Draining) => Err(status::draining(call.method)),
-            Ok(Found::Stale(read, failed)) => {
-                let (degraded, reason) = degradation(failed.as_ref());
-                let response = CacheGetOrLeaseResponse {
-                    outcome: read.value.map(Outcome::Value),
-                    degraded,
-                    stale_age_ms: millis(read.stale_age),
-                    refresh: None,
-                };
-                Ok(mark(Response::new(response), reason))
-            }
-            result => Ok(answer(result, |found, degraded| {
-                let (outcome, refresh) = found.map(outcome).unwrap_or_default();
-                CacheGetOrLeaseResponse {
-                    outcome,
-                    degraded,
-                    stale_age_ms: 0,
-                    refresh,
-                }
-            })),
+            found => Ok(self.found(found)),
         }
     }
 
     async fn fill(&self, request: Request<CacheFillRequest>) -> Result<Response<CacheFillResponse>, Status> {
         let call = Call::of(&request);
-        let loaded = parse_loaded(request.into_inner())?;
+        let loaded = parse_loaded(request.into_inner(), &self.limits)?;
         let tell = loaded.tell;
         let result = self.cache(&call)?.fill(loaded, call.due()).await;
         Ok(answer(result, |done, degraded| CacheFillResponse {
@@ -212,29 +248,17 @@ fn millis(left: Duration) -> i64 {
     i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What was found, and the lease to load it again.
-fn outcome(found: Found) -> (Option<Outcome>, Option<CacheLease>) {
-    let lease = |token: Token, left| CacheLease {
-        token: token.to_string(),
-        remaining_ms: millis(left),
-    };
-    match found {
-        Found::Value(value) => (Some(Outcome::Value(value)), None),
-        Found::Refresh(value, token, left) => (Some(Outcome::Value(value)), Some(lease(token, left))),
-        Found::Lease(token, left) => (Some(Outcome::Lease(lease(token, left))), None),
-        Found::Busy(left) => {
-            let remaining_ms = millis(left);
-            (Some(Outcome::Busy(CacheBusy { remaining_ms })), None)
-        }
-        Found::Stale(..) | Found::Draining => (None, None),
-    }
-}
-
-impl From<Read> for CacheValue {
-    fn from(read: Read) -> Self {
+impl From<Held> for CacheValue {
+    fn from(held: Held) -> Self {
+        let left_out = matches!(held, Held::LeftOut);
+        let read = match held {
+            Held::Read(read) => read,
+            Held::TooLarge | Held::LeftOut => Read::default(),
+        };
         CacheValue {
             value: read.value,
             stale_age_ms: millis(read.stale_age),
+            left_out,
         }
     }
 }
@@ -265,23 +289,13 @@ fn write_token<T>(wanted: bool, done: Option<Written<T>>) -> String {
 
 /// The answer to a result: a failing Redis degrades it and never fails it.
 fn answer<T, A>(result: Result<T, Error>, form: impl FnOnce(Option<T>, i32) -> A) -> Response<A> {
-    let (value, failed) = match result {
-        Ok(value) => (Some(value), None),
-        Err(error) => (None, Some(error)),
-    };
-    partly(failed.as_ref(), |degraded| form(value, degraded))
+    let degraded = result.as_ref().err().map(status::degraded);
+    partly(degraded, |degraded| form(result.ok(), degraded))
 }
 
 /// The same, where a part may have been done.
-fn partly<A>(failed: Option<&Error>, form: impl FnOnce(i32) -> A) -> Response<A> {
-    let degraded = failed.map(status::degraded);
+fn partly<A>(degraded: Option<DegradedReason>, form: impl FnOnce(i32) -> A) -> Response<A> {
     mark(Response::new(form(degraded.unwrap_or_default().into())), degraded)
-}
-
-/// Why an answer is degraded, as its field and for the layers.
-fn degradation(failed: Option<&Error>) -> (i32, Option<DegradedReason>) {
-    let reason = failed.map(status::degraded);
-    (reason.unwrap_or_default().into(), reason)
 }
 
 fn mark<A>(mut response: Response<A>, degraded: Option<DegradedReason>) -> Response<A> {

@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::super::Token;
 use super::super::leases::Question;
+use super::super::limits::Limits;
 use super::super::store::{Item, Loaded, Terms};
 use super::super::values::Wish;
 use crate::key;
@@ -48,7 +49,7 @@ pub(super) fn check_count(field: &str, count: usize) -> Result<(), Status> {
     ))
 }
 
-pub(super) fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Status> {
+pub(super) fn parse_item(at: &str, request: CacheSetRequest, limits: &Limits) -> Result<Item, Status> {
     let CacheSetRequest {
         key,
         value,
@@ -60,11 +61,18 @@ pub(super) fn parse_item(at: &str, request: CacheSetRequest) -> Result<Item, Sta
     let existing = if overwrite { Existing::Replace } else { Existing::Keep };
     Ok(Item {
         key: parse_key(&format!("{at}key"), key)?,
-        value,
+        value: parse_value(&format!("{at}value"), value, limits)?,
         ttl,
         existing,
         tell: want_token,
     })
+}
+
+fn parse_value(field: &str, value: Bytes, limits: &Limits) -> Result<Bytes, Status> {
+    limits
+        .check(&value)
+        .map(|()| value)
+        .map_err(|expected| status::invalid(field, expected))
 }
 
 fn parse_ttl(field: &str, seconds: i64) -> Result<Option<u64>, Status> {
@@ -128,11 +136,11 @@ pub(super) fn parse_question(request: CacheGetOrLeaseRequest) -> Result<Question
     })
 }
 
-pub(super) fn parse_loaded(request: CacheFillRequest) -> Result<Loaded, Status> {
+pub(super) fn parse_loaded(request: CacheFillRequest, limits: &Limits) -> Result<Loaded, Status> {
     Ok(Loaded {
         key: parse_key("key", request.key)?,
         token: parse_token(&request.token)?,
-        value: request.value,
+        value: parse_value("value", request.value, limits)?,
         ttl: parse_ttl("ttl_seconds", request.ttl_seconds)?,
         tell: request.want_token,
     })

@@ -147,9 +147,6 @@ pub(super) async fn follow(known: Arc<Known>) {
                 () = known.wanted.notified() => break soon,
                 () = sleep_until(due) => break due,
             }
-            if whole && !known.map.load().is_whole() {
-                break soon;
-            }
         };
         sleep_until(due).await;
     }

@@ -1,11 +1,14 @@
 //! The cache through its RPCs, on several gateways, with direct clients on the other side.
 
 mod cluster;
+mod compression;
 mod faults;
 mod hot_key;
 mod interleavings;
 mod leases;
+mod limits;
 mod near;
+mod poisoned;
 mod races;
 mod refresh;
 mod refusals;

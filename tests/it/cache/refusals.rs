@@ -86,7 +86,7 @@ async fn bad_input_names_the_field() {
     stand.stop().await;
 }
 
-fn names(status: &Status, field: &str) {
+pub(super) fn names(status: &Status, field: &str) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     let violations = status.get_details_bad_request().unwrap().field_violations;
     assert_eq!(violations[0].field, field, "{status}");

@@ -21,6 +21,8 @@ pub(crate) fn config() -> Config {
             max_calls: 10_000,
             max_streams: 20_000,
             max_request_bytes: 4 << 20,
+            max_value_bytes: 3 << 20,
+            max_answer_bytes: 4 << 20,
         },
         build_logs: BuildLogs {
             poll_interval: Duration::from_millis(250),

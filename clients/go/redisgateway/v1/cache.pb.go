@@ -308,7 +308,7 @@ func (x *CacheBatchGetRequest) GetAllowStaleMs() int64 {
 
 type CacheBatchGetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One item for each key, in the order of the keys.
+	// One item for each key, in the order of the keys. Together at most `limits.max_answer_bytes`.
 	Values []*CacheValue `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
 	// Why the misses may be none, or why values are stale.
 	Degraded      DegradedReason `protobuf:"varint,2,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
@@ -362,10 +362,12 @@ func (x *CacheBatchGetResponse) GetDegraded() DegradedReason {
 
 type CacheValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value as it stands in Redis, or stood. Missing on a miss.
+	// The value as it stands in Redis, or stood. Missing on a miss, and if left out.
 	Value []byte `protobuf:"bytes,1,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	// Milliseconds that the value is past its end. 0: it is not stale.
-	StaleAgeMs    int64 `protobuf:"varint,2,opt,name=stale_age_ms,json=staleAgeMs,proto3" json:"stale_age_ms,omitempty"`
+	StaleAgeMs int64 `protobuf:"varint,2,opt,name=stale_age_ms,json=staleAgeMs,proto3" json:"stale_age_ms,omitempty"`
+	// No miss: the answer had no room left, whether or not there is a value. Ask again for this key.
+	LeftOut       bool `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,11 +416,18 @@ func (x *CacheValue) GetStaleAgeMs() int64 {
 	return 0
 }
 
+func (x *CacheValue) GetLeftOut() bool {
+	if x != nil {
+		return x.LeftOut
+	}
+	return false
+}
+
 type CacheSetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key. Required, at most 4,096 bytes, no NUL.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The value, stored as it is. At most as long as a request may be (4 MiB).
+	// The value, stored as it is. At most `limits.max_value_bytes` (default 3 MiB).
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// Seconds until it expires, at most 315,360,000 (ten years). 0: it stays.
 	TtlSeconds int64 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
@@ -561,7 +570,7 @@ func (x *CacheSetResponse) GetWriteToken() string {
 
 type CacheBatchSetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to set. At least 1, at most 1,000.
+	// What to set. At least 1, at most 1,000, together no longer than a request may be.
 	Items         []*CacheSetRequest `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -822,7 +831,7 @@ func (x *CacheBatchDeleteRequest) GetWantToken() bool {
 
 type CacheBatchDeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many of the keys were there.
+	// How many of the keys were there; with `degraded`, of those that are known to be deleted.
 	Deleted int64 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// Why they were not deleted, or may not have been.
 	Degraded DegradedReason `protobuf:"varint,2,opt,name=degraded,proto3,enum=redisgateway.v1.DegradedReason" json:"degraded,omitempty"`
@@ -1231,7 +1240,7 @@ type CacheFillRequest struct {
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The token of the lease. Required.
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
-	// The value, stored as it is. At most as long as a request may be (4 MiB).
+	// The value, stored as it is. At most `limits.max_value_bytes` (default 3 MiB).
 	Value []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	// Seconds until it expires, at most 315,360,000 (ten years). 0: it stays.
 	TtlSeconds int64 `protobuf:"varint,4,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
@@ -1513,12 +1522,13 @@ const file_redisgateway_v1_cache_proto_rawDesc = "" +
 	"\x0eallow_stale_ms\x18\x05 \x01(\x03R\fallowStaleMs\"\x89\x01\n" +
 	"\x15CacheBatchGetResponse\x123\n" +
 	"\x06values\x18\x01 \x03(\v2\x1b.redisgateway.v1.CacheValueR\x06values\x12;\n" +
-	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\"S\n" +
+	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\"n\n" +
 	"\n" +
 	"CacheValue\x12\x19\n" +
 	"\x05value\x18\x01 \x01(\fH\x00R\x05value\x88\x01\x01\x12 \n" +
 	"\fstale_age_ms\x18\x02 \x01(\x03R\n" +
-	"staleAgeMsB\b\n" +
+	"staleAgeMs\x12\x19\n" +
+	"\bleft_out\x18\x03 \x01(\bR\aleftOutB\b\n" +
 	"\x06_value\"\x97\x01\n" +
 	"\x0fCacheSetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -40,10 +40,16 @@ const (
 // failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
 // (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
 // (default 2 s).
+//
+// A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+// (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+// otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
 type CacheClient interface {
 	// Gets a value: from a replica where one is known to be fresh enough, else from the primary.
 	Get(ctx context.Context, in *CacheGetRequest, opts ...grpc.CallOption) (*CacheGetResponse, error)
-	// Gets many values in one round trip to Redis. A key of another type is a miss.
+	// Gets many values, in one round trip to Redis for each 64 keys. A key of another type is a miss. Values that have no room in the
+	// answer are left out: ask for those again. Each such call brings at least one more. On a Cluster of which a part is away, `degraded`
+	// says why some are missing, and the values that are there are true.
 	BatchGet(ctx context.Context, in *CacheBatchGetRequest, opts ...grpc.CallOption) (*CacheBatchGetResponse, error)
 	// Sets a value: if none is there (the first writer wins), or, if `overwrite`, in any case.
 	//
@@ -54,7 +60,7 @@ type CacheClient interface {
 	// Deletes a key, and voids the lease that was given for it. A caller that sees `degraded` must take the old value for still
 	// there.
 	Delete(ctx context.Context, in *CacheDeleteRequest, opts ...grpc.CallOption) (*CacheDeleteResponse, error)
-	// Deletes many keys, each as Delete does, in one step.
+	// Deletes many keys, each as Delete does, in one step; on a Cluster in one for each slot, and with `degraded` maybe some of them.
 	BatchDelete(ctx context.Context, in *CacheBatchDeleteRequest, opts ...grpc.CallOption) (*CacheBatchDeleteResponse, error)
 	// Gets a value as Get does. On a miss one caller, of all gateways on this Redis, gets the lease to load it; the others wait, at
 	// most for `wait_ms` and the call's deadline, for the value or for a lease that is free again. Who waited first at a gateway
@@ -188,10 +194,16 @@ func (c *cacheClient) GiveUp(ctx context.Context, in *CacheGiveUpRequest, opts .
 // failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
 // (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
 // (default 2 s).
+//
+// A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+// (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+// otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
 type CacheServer interface {
 	// Gets a value: from a replica where one is known to be fresh enough, else from the primary.
 	Get(context.Context, *CacheGetRequest) (*CacheGetResponse, error)
-	// Gets many values in one round trip to Redis. A key of another type is a miss.
+	// Gets many values, in one round trip to Redis for each 64 keys. A key of another type is a miss. Values that have no room in the
+	// answer are left out: ask for those again. Each such call brings at least one more. On a Cluster of which a part is away, `degraded`
+	// says why some are missing, and the values that are there are true.
 	BatchGet(context.Context, *CacheBatchGetRequest) (*CacheBatchGetResponse, error)
 	// Sets a value: if none is there (the first writer wins), or, if `overwrite`, in any case.
 	//
@@ -202,7 +214,7 @@ type CacheServer interface {
 	// Deletes a key, and voids the lease that was given for it. A caller that sees `degraded` must take the old value for still
 	// there.
 	Delete(context.Context, *CacheDeleteRequest) (*CacheDeleteResponse, error)
-	// Deletes many keys, each as Delete does, in one step.
+	// Deletes many keys, each as Delete does, in one step; on a Cluster in one for each slot, and with `degraded` maybe some of them.
 	BatchDelete(context.Context, *CacheBatchDeleteRequest) (*CacheBatchDeleteResponse, error)
 	// Gets a value as Get does. On a miss one caller, of all gateways on this Redis, gets the lease to load it; the others wait, at
 	// most for `wait_ms` and the call's deadline, for the value or for a lease that is free again. Who waited first at a gateway

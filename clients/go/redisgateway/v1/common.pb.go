@@ -44,6 +44,8 @@ const (
 	DegradedReason_DEGRADED_REASON_OVERLOADED DegradedReason = 7
 	// Redis refused the command for a reason of its own, such as a value that is no number. Trying again does not help.
 	DegradedReason_DEGRADED_REASON_REDIS_ERROR DegradedReason = 8
+	// A value stands there that is larger than an answer may be. Trying again does not help.
+	DegradedReason_DEGRADED_REASON_VALUE_TOO_LARGE DegradedReason = 9
 )
 
 // Enum value maps for DegradedReason.
@@ -58,6 +60,7 @@ var (
 		6: "DEGRADED_REASON_REDIS_DENIED",
 		7: "DEGRADED_REASON_OVERLOADED",
 		8: "DEGRADED_REASON_REDIS_ERROR",
+		9: "DEGRADED_REASON_VALUE_TOO_LARGE",
 	}
 	DegradedReason_value = map[string]int32{
 		"DEGRADED_REASON_UNSPECIFIED":         0,
@@ -69,6 +72,7 @@ var (
 		"DEGRADED_REASON_REDIS_DENIED":        6,
 		"DEGRADED_REASON_OVERLOADED":          7,
 		"DEGRADED_REASON_REDIS_ERROR":         8,
+		"DEGRADED_REASON_VALUE_TOO_LARGE":     9,
 	}
 )
 
@@ -103,7 +107,7 @@ var File_redisgateway_v1_common_proto protoreflect.FileDescriptor
 
 const file_redisgateway_v1_common_proto_rawDesc = "" +
 	"\n" +
-	"\x1credisgateway/v1/common.proto\x12\x0fredisgateway.v1*\xcc\x02\n" +
+	"\x1credisgateway/v1/common.proto\x12\x0fredisgateway.v1*\xf1\x02\n" +
 	"\x0eDegradedReason\x12\x1f\n" +
 	"\x1bDEGRADED_REASON_UNSPECIFIED\x10\x00\x12%\n" +
 	"!DEGRADED_REASON_REDIS_UNAVAILABLE\x10\x01\x12!\n" +
@@ -113,7 +117,8 @@ const file_redisgateway_v1_common_proto_rawDesc = "" +
 	"#DEGRADED_REASON_REDIS_OUT_OF_MEMORY\x10\x05\x12 \n" +
 	"\x1cDEGRADED_REASON_REDIS_DENIED\x10\x06\x12\x1e\n" +
 	"\x1aDEGRADED_REASON_OVERLOADED\x10\a\x12\x1f\n" +
-	"\x1bDEGRADED_REASON_REDIS_ERROR\x10\bB\xd1\x01\n" +
+	"\x1bDEGRADED_REASON_REDIS_ERROR\x10\b\x12#\n" +
+	"\x1fDEGRADED_REASON_VALUE_TOO_LARGE\x10\tB\xd1\x01\n" +
 	"\x13com.redisgateway.v1B\vCommonProtoP\x01ZPgithub.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1;redisgatewayv1\xa2\x02\x03RXX\xaa\x02\x0fRedisgateway.V1\xca\x02\x0fRedisgateway\\V1\xe2\x02\x1bRedisgateway\\V1\\GPBMetadata\xea\x02\x10Redisgateway::V1b\x06proto3"
 
 var (

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -56,12 +56,35 @@ impl Fleet {
     }
 }
 
-/// Writes and reads its own key all the time: none is degraded, each read is of the latest write. How often.
-async fn work(mut client: Client, key: String, until: Arc<AtomicBool>) -> u64 {
-    for n in 0.. {
-        if until.load(Relaxed) {
-            return n;
-        }
+/// What workers do until they are told to stop.
+struct Work {
+    stop: AtomicBool,
+    /// How often each has written.
+    writes: [AtomicU64; KEYS],
+}
+
+impl Work {
+    fn writes(&self) -> Vec<u64> {
+        self.writes.iter().map(|writes| writes.load(Relaxed)).collect()
+    }
+
+    /// Waits until each has written a few times more.
+    async fn go_on(&self) {
+        let before = self.writes();
+        eventually("all go on", async || {
+            self.writes()
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| *now >= before + 3)
+        })
+        .await;
+    }
+}
+
+/// Writes and reads its own key all the time: none is degraded, each read is of the latest write.
+async fn work(mut client: Client, key: String, n: usize, work: Arc<Work>) {
+    while !work.stop.load(Relaxed) {
+        let n = work.writes[n].fetch_add(1, Relaxed);
         let answer = put(&mut client, &key, &n.to_string()).await;
         assert_eq!(
             (answer.stored, answer.degraded()),
@@ -78,7 +101,6 @@ async fn work(mut client: Client, key: String, until: Arc<AtomicBool>) -> u64 {
             assert_eq!(got.value.as_deref(), Some(n.to_string().as_bytes()), "{key}");
         }
     }
-    unreachable!()
 }
 
 #[tokio::test]
@@ -89,30 +111,28 @@ async fn slot_moves_while_its_keys_are_in_use() {
             endpoint.cluster.as_mut().unwrap().read_from_replicas = read_from_replicas;
         })
         .await;
-        let until = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Work {
+            stop: AtomicBool::new(false),
+            writes: [const { AtomicU64::new(0) }; KEYS],
+        });
         let mut workers = JoinSet::new();
         for n in 0..KEYS {
-            workers.spawn(work(fleet.client(n % 2), fleet.key(n), until.clone()));
+            workers.spawn(work(fleet.client(n % 2), fleet.key(n), n, shared.clone()));
         }
-        // Their slot goes round, the last time back to where it was.
+        // Their slot goes round. While it stands halfway, who has moved and who has not are both served.
         for round in 0..4 {
             let [from, to] = [round, round + 1].map(|n| &fleet.cluster.nodes[n % 3]);
-            let (from, to) = if round == 3 {
-                (&fleet.cluster.nodes[0], &fleet.cluster.nodes[1])
-            } else {
-                (from, to)
-            };
-            let moved = fleet.move_slot(from, to, sleep(Duration::from_millis(50)));
+            let moved = fleet.move_slot(from, to, shared.go_on());
             tokio::select! {
                 () = moved => {}
                 Some(ended) = workers.join_next() => panic!("{ended:?}"),
             }
         }
-        until.store(true, Relaxed);
-        let mut writes = 0;
+        shared.stop.store(true, Relaxed);
         while let Some(worker) = workers.join_next().await {
-            writes += worker.unwrap();
+            worker.unwrap();
         }
+        let writes: u64 = shared.writes().iter().sum();
         for gateway in 0..2 {
             let (moved, asked) = (
                 fleet.redirects(gateway, "moved").await,

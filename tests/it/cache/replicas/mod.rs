@@ -1,6 +1,7 @@
 //! Reads from replicas: no older than their callers accept, whatever becomes of the replicas.
 
 mod faults;
+mod proofs;
 mod staleness;
 mod tokens;
 

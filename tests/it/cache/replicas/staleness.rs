@@ -18,7 +18,7 @@ use super::{
     },
     *,
 };
-use crate::harness::{Mode, heavy, seeded, soak};
+use crate::harness::{Cut, Mode, heavy, seeded, soak};
 
 /// When which number stood in the primary for sure.
 #[derive(Default)]
@@ -76,13 +76,20 @@ async fn no_read_is_older_than_its_caller_accepts() {
         });
     }
     for _ in 0..if soak() { 300 } else { 8 } {
-        let link = &fleet.replicas[rng.random_range(0..2)].link;
-        match rng.random_range(0..3) {
+        let Replica { server, link, front } = &fleet.replicas[rng.random_range(0..2)];
+        let stopped = rng.random_bool(0.15);
+        match rng.random_range(0..5) {
+            _ if stopped => server.pause(),
             0 => link.set(Mode::Delay(Duration::from_millis(rng.random_range(1..200)))),
             1 => link.set(Mode::Stall),
+            2 => drop(link.cut(Cut::Reset).await),
+            3 => drop(front.cut(Cut::Reset).await),
             _ => link.set(Mode::Pass),
         }
         sleep(Duration::from_millis(rng.random_range(50..1_200))).await;
+        if stopped {
+            server.resume();
+        }
         assert!(tasks.try_join_next().is_none(), "a task that ended");
     }
     over.store(true, Relaxed);

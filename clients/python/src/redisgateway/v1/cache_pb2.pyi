@@ -127,7 +127,7 @@ class CacheBatchGetResponse(google.protobuf.message.Message):
     """Why the misses may be none, or why values are stale."""
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CacheValue]:
-        """One item for each key, in the order of the keys."""
+        """One item for each key, in the order of the keys. Together at most `limits.max_answer_bytes`."""
 
     def __init__(
         self,
@@ -145,18 +145,22 @@ class CacheValue(google.protobuf.message.Message):
 
     VALUE_FIELD_NUMBER: builtins.int
     STALE_AGE_MS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
     value: builtins.bytes
-    """The value as it stands in Redis, or stood. Missing on a miss."""
+    """The value as it stands in Redis, or stood. Missing on a miss, and if left out."""
     stale_age_ms: builtins.int
     """Milliseconds that the value is past its end. 0: it is not stale."""
+    left_out: builtins.bool
+    """No miss: the answer had no room left, whether or not there is a value. Ask again for this key."""
     def __init__(
         self,
         *,
         value: builtins.bytes | None = ...,
         stale_age_ms: builtins.int = ...,
+        left_out: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_value", b"_value", "stale_age_ms", b"stale_age_ms", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "left_out", b"left_out", "stale_age_ms", b"stale_age_ms", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___CacheValue = CacheValue
@@ -173,7 +177,7 @@ class CacheSetRequest(google.protobuf.message.Message):
     key: builtins.str
     """The key. Required, at most 4,096 bytes, no NUL."""
     value: builtins.bytes
-    """The value, stored as it is. At most as long as a request may be (4 MiB)."""
+    """The value, stored as it is. At most `limits.max_value_bytes` (default 3 MiB)."""
     ttl_seconds: builtins.int
     """Seconds until it expires, at most 315,360,000 (ten years). 0: it stays."""
     overwrite: builtins.bool
@@ -226,7 +230,7 @@ class CacheBatchSetRequest(google.protobuf.message.Message):
     ITEMS_FIELD_NUMBER: builtins.int
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CacheSetRequest]:
-        """What to set. At least 1, at most 1,000."""
+        """What to set. At least 1, at most 1,000, together no longer than a request may be."""
 
     def __init__(
         self,
@@ -329,7 +333,7 @@ class CacheBatchDeleteResponse(google.protobuf.message.Message):
     DEGRADED_FIELD_NUMBER: builtins.int
     WRITE_TOKEN_FIELD_NUMBER: builtins.int
     deleted: builtins.int
-    """How many of the keys were there."""
+    """How many of the keys were there; with `degraded`, of those that are known to be deleted."""
     degraded: redisgateway.v1.common_pb2.DegradedReason.ValueType
     """Why they were not deleted, or may not have been."""
     write_token: builtins.str
@@ -492,7 +496,7 @@ class CacheFillRequest(google.protobuf.message.Message):
     token: builtins.str
     """The token of the lease. Required."""
     value: builtins.bytes
-    """The value, stored as it is. At most as long as a request may be (4 MiB)."""
+    """The value, stored as it is. At most `limits.max_value_bytes` (default 3 MiB)."""
     ttl_seconds: builtins.int
     """Seconds until it expires, at most 315,360,000 (ten years). 0: it stays."""
     want_token: builtins.bool

@@ -32,6 +32,10 @@ class CacheStub(object):
     failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
     (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
     (default 2 s).
+
+    A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+    (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+    otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
     """
 
     def __init__(self, channel):
@@ -94,6 +98,10 @@ class CacheServicer(object):
     failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
     (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
     (default 2 s).
+
+    A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+    (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+    otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
     """
 
     def Get(self, request, context):
@@ -104,7 +112,9 @@ class CacheServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchGet(self, request, context):
-        """Gets many values in one round trip to Redis. A key of another type is a miss.
+        """Gets many values, in one round trip to Redis for each 64 keys. A key of another type is a miss. Values that have no room in the
+        answer are left out: ask for those again. Each such call brings at least one more. On a Cluster of which a part is away, `degraded`
+        says why some are missing, and the values that are there are true.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +145,7 @@ class CacheServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchDelete(self, request, context):
-        """Deletes many keys, each as Delete does, in one step.
+        """Deletes many keys, each as Delete does, in one step; on a Cluster in one for each slot, and with `degraded` maybe some of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,6 +251,10 @@ class Cache(object):
     failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
     (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
     (default 2 s).
+
+    A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+    (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+    otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
     """
 
     @staticmethod

@@ -24,6 +24,10 @@ class CacheStub:
     failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
     (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
     (default 2 s).
+
+    A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+    (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+    otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -37,7 +41,10 @@ class CacheStub:
         redisgateway.v1.cache_pb2.CacheBatchGetRequest,
         redisgateway.v1.cache_pb2.CacheBatchGetResponse,
     ]
-    """Gets many values in one round trip to Redis. A key of another type is a miss."""
+    """Gets many values, in one round trip to Redis for each 64 keys. A key of another type is a miss. Values that have no room in the
+    answer are left out: ask for those again. Each such call brings at least one more. On a Cluster of which a part is away, `degraded`
+    says why some are missing, and the values that are there are true.
+    """
 
     Set: grpc.UnaryUnaryMultiCallable[
         redisgateway.v1.cache_pb2.CacheSetRequest,
@@ -66,7 +73,7 @@ class CacheStub:
         redisgateway.v1.cache_pb2.CacheBatchDeleteRequest,
         redisgateway.v1.cache_pb2.CacheBatchDeleteResponse,
     ]
-    """Deletes many keys, each as Delete does, in one step."""
+    """Deletes many keys, each as Delete does, in one step; on a Cluster in one for each slot, and with `degraded` maybe some of them."""
 
     GetOrLease: grpc.UnaryUnaryMultiCallable[
         redisgateway.v1.cache_pb2.CacheGetOrLeaseRequest,
@@ -111,6 +118,10 @@ class CacheAsyncStub:
     failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
     (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
     (default 2 s).
+
+    A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+    (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+    otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
     """
 
     Get: grpc.aio.UnaryUnaryMultiCallable[
@@ -123,7 +134,10 @@ class CacheAsyncStub:
         redisgateway.v1.cache_pb2.CacheBatchGetRequest,
         redisgateway.v1.cache_pb2.CacheBatchGetResponse,
     ]
-    """Gets many values in one round trip to Redis. A key of another type is a miss."""
+    """Gets many values, in one round trip to Redis for each 64 keys. A key of another type is a miss. Values that have no room in the
+    answer are left out: ask for those again. Each such call brings at least one more. On a Cluster of which a part is away, `degraded`
+    says why some are missing, and the values that are there are true.
+    """
 
     Set: grpc.aio.UnaryUnaryMultiCallable[
         redisgateway.v1.cache_pb2.CacheSetRequest,
@@ -152,7 +166,7 @@ class CacheAsyncStub:
         redisgateway.v1.cache_pb2.CacheBatchDeleteRequest,
         redisgateway.v1.cache_pb2.CacheBatchDeleteResponse,
     ]
-    """Deletes many keys, each as Delete does, in one step."""
+    """Deletes many keys, each as Delete does, in one step; on a Cluster in one for each slot, and with `degraded` maybe some of them."""
 
     GetOrLease: grpc.aio.UnaryUnaryMultiCallable[
         redisgateway.v1.cache_pb2.CacheGetOrLeaseRequest,
@@ -197,6 +211,10 @@ class CacheServicer(metaclass=abc.ABCMeta):
     failures: INVALID_ARGUMENT (BadRequest names the field), FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED
     (OVERLOADED: the gateway has too much in flight). Without a deadline, a call gets the endpoint's `command_timeout`
     (default 2 s).
+
+    A request is at most `limits.max_request_bytes` long (default 4 MiB), unpacked if it comes compressed: INVALID_ARGUMENT
+    (REQUEST_TOO_LARGE) beyond. An answer is at most `limits.max_answer_bytes` (default 4 MiB, which clients accept unless told
+    otherwise): a larger value is a miss, degraded by VALUE_TOO_LARGE, and what has no room in BatchGet is said to be left out.
     """
 
     @abc.abstractmethod
@@ -213,7 +231,10 @@ class CacheServicer(metaclass=abc.ABCMeta):
         request: redisgateway.v1.cache_pb2.CacheBatchGetRequest,
         context: _ServicerContext,
     ) -> typing.Union[redisgateway.v1.cache_pb2.CacheBatchGetResponse, collections.abc.Awaitable[redisgateway.v1.cache_pb2.CacheBatchGetResponse]]:
-        """Gets many values in one round trip to Redis. A key of another type is a miss."""
+        """Gets many values, in one round trip to Redis for each 64 keys. A key of another type is a miss. Values that have no room in the
+        answer are left out: ask for those again. Each such call brings at least one more. On a Cluster of which a part is away, `degraded`
+        says why some are missing, and the values that are there are true.
+        """
 
     @abc.abstractmethod
     def Set(
@@ -250,7 +271,7 @@ class CacheServicer(metaclass=abc.ABCMeta):
         request: redisgateway.v1.cache_pb2.CacheBatchDeleteRequest,
         context: _ServicerContext,
     ) -> typing.Union[redisgateway.v1.cache_pb2.CacheBatchDeleteResponse, collections.abc.Awaitable[redisgateway.v1.cache_pb2.CacheBatchDeleteResponse]]:
-        """Deletes many keys, each as Delete does, in one step."""
+        """Deletes many keys, each as Delete does, in one step; on a Cluster in one for each slot, and with `degraded` maybe some of them."""
 
     @abc.abstractmethod
     def GetOrLease(

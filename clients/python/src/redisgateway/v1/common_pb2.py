@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1credisgateway/v1/common.proto\x12\x0fredisgateway.v1*\xcc\x02\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12%\n!DEGRADED_REASON_REDIS_UNAVAILABLE\x10\x01\x12!\n\x1d\x44\x45GRADED_REASON_REDIS_TIMEOUT\x10\x02\x12#\n\x1f\x44\x45GRADED_REASON_OUTCOME_UNKNOWN\x10\x03\x12\x1e\n\x1a\x44\x45GRADED_REASON_WRONG_TYPE\x10\x04\x12\'\n#DEGRADED_REASON_REDIS_OUT_OF_MEMORY\x10\x05\x12 \n\x1c\x44\x45GRADED_REASON_REDIS_DENIED\x10\x06\x12\x1e\n\x1a\x44\x45GRADED_REASON_OVERLOADED\x10\x07\x12\x1f\n\x1b\x44\x45GRADED_REASON_REDIS_ERROR\x10\x08\x42 Z\x1eredisgateway/v1;redisgatewayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1credisgateway/v1/common.proto\x12\x0fredisgateway.v1*\xf1\x02\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12%\n!DEGRADED_REASON_REDIS_UNAVAILABLE\x10\x01\x12!\n\x1d\x44\x45GRADED_REASON_REDIS_TIMEOUT\x10\x02\x12#\n\x1f\x44\x45GRADED_REASON_OUTCOME_UNKNOWN\x10\x03\x12\x1e\n\x1a\x44\x45GRADED_REASON_WRONG_TYPE\x10\x04\x12\'\n#DEGRADED_REASON_REDIS_OUT_OF_MEMORY\x10\x05\x12 \n\x1c\x44\x45GRADED_REASON_REDIS_DENIED\x10\x06\x12\x1e\n\x1a\x44\x45GRADED_REASON_OVERLOADED\x10\x07\x12\x1f\n\x1b\x44\x45GRADED_REASON_REDIS_ERROR\x10\x08\x12#\n\x1f\x44\x45GRADED_REASON_VALUE_TOO_LARGE\x10\tB Z\x1eredisgateway/v1;redisgatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z\036redisgateway/v1;redisgatewayv1'
   _globals['_DEGRADEDREASON']._serialized_start=50
-  _globals['_DEGRADEDREASON']._serialized_end=382
+  _globals['_DEGRADEDREASON']._serialized_end=419
 # @@protoc_insertion_point(module_scope)

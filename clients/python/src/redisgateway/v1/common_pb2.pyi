@@ -40,6 +40,8 @@ class _DegradedReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """Too many commands are in flight to this endpoint. Nothing was sent."""
     DEGRADED_REASON_REDIS_ERROR: _DegradedReason.ValueType  # 8
     """Redis refused the command for a reason of its own, such as a value that is no number. Trying again does not help."""
+    DEGRADED_REASON_VALUE_TOO_LARGE: _DegradedReason.ValueType  # 9
+    """A value stands there that is larger than an answer may be. Trying again does not help."""
 
 class DegradedReason(_DegradedReason, metaclass=_DegradedReasonEnumTypeWrapper):
     """Why an answer is OK although Redis did not do what was asked: the caller falls back knowingly. Set only by RPCs whose
@@ -64,4 +66,6 @@ DEGRADED_REASON_OVERLOADED: DegradedReason.ValueType  # 7
 """Too many commands are in flight to this endpoint. Nothing was sent."""
 DEGRADED_REASON_REDIS_ERROR: DegradedReason.ValueType  # 8
 """Redis refused the command for a reason of its own, such as a value that is no number. Trying again does not help."""
+DEGRADED_REASON_VALUE_TOO_LARGE: DegradedReason.ValueType  # 9
+"""A value stands there that is larger than an answer may be. Trying again does not help."""
 global___DegradedReason = DegradedReason
