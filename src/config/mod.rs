@@ -1,8 +1,6 @@
 //! Configuration: one struct a concern; every field says what too high and too low do.
 
 mod address;
-#[cfg(test)]
-mod cache_tests;
 mod check;
 mod cli;
 mod draft;

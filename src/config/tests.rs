@@ -1,3 +1,5 @@
+mod cache;
+
 use std::{collections::BTreeSet, ffi::OsString, fs, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;

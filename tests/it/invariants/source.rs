@@ -82,7 +82,7 @@ pub(super) fn code_of(text: &str) -> String {
 
 /// The code before `mod tests`: tests come last.
 pub(super) fn without_tests<'a>(path: &str, code: &'a str) -> &'a str {
-    if path.ends_with("/tests.rs") || path.ends_with("/testing.rs") {
+    if path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("/testing.rs") {
         return "";
     }
     code.find("#[cfg(test)]\nmod tests").map_or(code, |at| &code[..at])

@@ -1,5 +1,5 @@
-use super::tests::{Case, tcp};
-use super::{Cluster, Server};
+use super::super::{Cluster, Server};
+use super::{Case, tcp};
 
 #[test]
 fn the_cache_alone_can_be_on_a_cluster() {
