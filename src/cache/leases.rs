@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus::Registry;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,8 +18,11 @@ use super::refresh;
 use super::store::{Filled, Loaded, Store, Terms, Written};
 use super::values::{Read, Wish};
 use crate::config;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, jittered};
 use crate::redis::{Endpoint, Error};
+
+/// Before a lease is given up once more that could not be.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The cache on one endpoint, and who waits for what others load.
 pub struct Cache {
@@ -187,13 +190,18 @@ impl Core {
         self.tasks.spawn_on(work, &self.runtime);
     }
 
-    /// Gives up a lease that nobody wants, or that may have come to be without anybody hearing of it.
-    pub(super) fn unwanted(self: &Arc<Self>, key: Bytes, token: Token) {
+    /// Gives up a lease that nobody wants, or that may have come to be without anybody hearing of it, for as long as it may last: it is
+    /// the token's or nobody's, however often it is given up.
+    fn unwanted(self: &Arc<Self>, key: Bytes, token: Token, ends: Instant) {
         self.metrics.lease(Event::Unwanted);
         let core = self.clone();
         self.spawn(async move {
-            if let Err(error) = core.store.give_up(&key, token, core.store.soon()).await {
-                tracing::debug!(%error, "a lease that nobody wants stays until its time ends");
+            while let Err(error) = core.store.give_up(&key, token, core.store.soon()).await {
+                if !error.is_transient() || Instant::now() + AGAIN >= ends {
+                    tracing::debug!(%error, "a lease that nobody wants stays until its time ends");
+                    return;
+                }
+                sleep(jittered(AGAIN)).await;
             }
         });
     }
@@ -234,7 +242,7 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if !self.settled {
-            self.core.unwanted(self.key.clone(), self.token);
+            self.core.unwanted(self.key.clone(), self.token, self.ends);
         }
     }
 }
