@@ -316,6 +316,7 @@ async fn wait_ends_with_the_calls_deadline() {
     let began = Instant::now();
     let call = stand.client(0).get_or_lease(waiting("key", LONG)).await;
     busy_in(call.unwrap().into_inner());
-    lag.assert_within("the default", began.elapsed(), Duration::from_secs(2));
+    // No caller's clock is ahead of it: the way back comes on top.
+    lag.assert_within("the default", began.elapsed(), Duration::from_millis(2_050));
     stand.stop().await;
 }

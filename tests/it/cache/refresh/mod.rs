@@ -235,10 +235,9 @@ async fn load_is_timed_for_who_asks_for_it_and_no_value_is_refreshed_without() {
     tokio::time::sleep(load).await;
     filled(&mut b, "key", &token, "1").await;
     let took = Duration::from_millis(load_ms("key").await.unwrap());
-    assert!(
-        took + Duration::from_millis(2) >= load && took <= began.elapsed(),
-        "{took:?}"
-    );
+    // Redis counts in whole milliseconds, and each end of it may be rounded.
+    let rounded = Duration::from_millis(2);
+    assert!(took + rounded >= load && took <= began.elapsed() + rounded, "{took:?}");
     lag.assert_within("a load", took, load + Duration::from_millis(50));
     let own = &load_key("key");
     assert_eq!(stand.own_keys().await, [own.as_str()]);
