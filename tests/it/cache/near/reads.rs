@@ -6,7 +6,7 @@ use redis_gateway::proto::{CacheBatchDeleteRequest, CacheBatchGetRequest, CacheB
 use tokio::time::{Instant, sleep};
 
 use super::super::refresh::{early, load_key, refreshing, standing};
-use super::super::{ask, asking, delete, filled, fresh, setting, value_in};
+use super::super::{Client, Stand, ask, asking, delete, filled, fresh, setting, value_in};
 use super::{behind_proxy, get, keep, plain, reads, stand, stand_with};
 use crate::harness::{Mode, RedisServer, eventually};
 
@@ -231,17 +231,19 @@ async fn value_in_memory_is_refreshed_early_and_a_hit_asks_redis_for_the_lease_a
     stand.server.run::<()>(&["SET", &load_key("near:a"), "0"]).await;
     stand.server.run::<()>(&["SET", "near:a", "1", "EX", "60"]).await;
     keep(&stand, 0, "near:a").await;
+    // It was brought there without its load time: that is asked for, unless news of the SET comes late, once.
+    timed(&stand, &mut client, "near:a").await;
     let asked = stand.server.calls("get").await;
     for _ in 0..10 {
         let answer = ask(&mut client, early("near:a")).await.unwrap();
         assert_eq!(answer.refresh, None);
         assert_eq!(value_in(answer), b"1");
     }
-    // It was brought there without its load time: that is asked for once.
-    assert_eq!(stand.server.calls("get").await, asked + 2);
+    assert_eq!(stand.server.calls("get").await, asked);
 
     standing(&stand, "near:b", "old").await;
     let token = refreshing(&mut client, "near:b").await;
+    timed(&stand, &mut client, "near:b").await;
     let (asked, scripts) = (stand.server.calls("get").await, stand.server.calls("evalsha").await);
     for _ in 0..10 {
         let answer = ask(&mut client, early("near:b")).await.unwrap();
@@ -259,4 +261,14 @@ async fn value_in_memory_is_refreshed_early_and_a_hit_asks_redis_for_the_lease_a
     .await;
     drop(client);
     stand.stop().await;
+}
+
+/// Asks until the value and its load time are in memory.
+async fn timed(stand: &Stand, client: &mut Client, key: &str) {
+    eventually("the load time is kept too", async || {
+        let asked = stand.server.calls("get").await;
+        ask(client, early(key)).await.unwrap();
+        stand.server.calls("get").await == asked
+    })
+    .await;
 }
