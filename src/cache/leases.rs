@@ -145,17 +145,17 @@ impl Cache {
         };
         self.core.metrics.waited(waited, began.elapsed());
         match (found, expired) {
-            (Ok(Found::Busy(_)), Some(expired)) => Ok(Found::Stale(expired.into(), None)),
-            (Err(error), Some(expired)) => Ok(Found::Stale(expired.into(), Some(error))),
+            (Ok(Found::Busy(_)), Some(expired)) => Ok(self.found_expired(expired, None)),
+            (Err(error), Some(expired)) => Ok(self.found_expired(expired, Some(error))),
             (found, _) => found,
         }
     }
 
     /// Stores what was loaded, or says why not.
     pub(super) async fn fill(&self, loaded: Loaded, by: Deadline) -> Result<Written<Filled>, Error> {
-        let key = loaded.key.clone();
+        let key = self.kept_key(&loaded.key);
         let filled = self.core.store.fill(loaded, by).await;
-        self.forget([&key]);
+        self.forget(&key);
         let (filled, at) = filled?;
         self.core.metrics.lease(match filled.stored {
             Ok(()) if filled.refresh => Event::Refreshed,

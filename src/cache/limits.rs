@@ -71,7 +71,7 @@ impl Limits {
             if full {
                 break;
             }
-            let (reads, error) = cache.get_many(some.to_vec(), wish, by).await;
+            let (reads, error) = cache.get_many(some, wish, by).await;
             failed = failed.or(error);
             for read in reads {
                 let len = read.value.as_ref().map_or(0, Bytes::len);

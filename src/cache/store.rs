@@ -177,14 +177,13 @@ impl Store {
 
     /// `GET key` and `PTTL key` on the primary, in one pipeline.
     pub(super) async fn get_with_ttl(&self, key: Bytes, deadline: Deadline) -> Result<(Option<Bytes>, i64), Error> {
-        let ttl = vec![command::pttl(key.clone())];
-        let (value, ttl) = self.endpoint.primary_with(command::get(key), ttl, deadline).await?;
-        Ok((value, ttl.into_iter().sum()))
+        let (get, pttl) = (command::get(key.clone()), command::pttl(key));
+        self.endpoint.primary_pair(get, pttl, deadline).await
     }
 
     /// `GET` of a load time on the primary. None: it is not known.
     pub(super) async fn load_time(&self, key: &Bytes, deadline: Deadline) -> Option<Duration> {
-        read_load(self.get(load_key(key), Freshness::Latest, deadline).await)
+        read_load(self.endpoint.primary(command::get(load_key(key)), deadline).await)
     }
 
     /// `MGET key …` and a `PTTL` for each of `kept` on the primary, in one pipeline.
@@ -213,13 +212,12 @@ impl Store {
     /// A `SET` for each item, in one pipeline for each primary; how far these are, if one is to tell, is asked after all of them.
     pub(super) async fn set_many(&self, items: Vec<Item>, deadline: Deadline) -> Vec<Result<Written<bool>, Error>> {
         let tell = items.iter().any(|item| item.tell);
-        let keys: Vec<Bytes> = items.iter().map(|item| item.key.clone()).collect();
+        let keys: Option<Vec<Bytes>> = tell.then(|| items.iter().map(|item| item.key.clone()).collect());
         let commands = items.into_iter().map(set).collect();
         let results = self.endpoint.batch(commands, deadline).await;
-        let at = if tell {
-            self.endpoint.positions(&keys, deadline).await
-        } else {
-            vec![Position::NEVER; keys.len()]
+        let at = match keys {
+            Some(keys) => self.endpoint.positions(&keys, deadline).await,
+            None => vec![Position::NEVER; results.len()],
         };
         results
             .into_iter()

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::leases::Cache;
+use super::leases::{Cache, Found};
 use super::near::{Fill, Load, Near, Stale};
 use super::store::{Item, Times, Written};
 use crate::deadline::Deadline;
-use crate::redis::{Error, Freshness};
+use crate::redis::{Error, Freshness, Reply};
 
 /// What a reader accepts.
 #[derive(Debug, Clone, Copy)]
@@ -58,10 +58,7 @@ impl Cache {
         }
         match self.load(near, key.clone(), wish.freshness, by).await {
             Ok(value) => (value.into(), None),
-            Err(error) => (
-                near.stale(&key, wish.stale).map(Read::from).unwrap_or_default(),
-                Some(error),
-            ),
+            Err(error) => (stale(Some(near), &key, &wish, &error), Some(error)),
         }
     }
 
@@ -77,23 +74,23 @@ impl Cache {
         // In a box, as below: three reads at once are large beside a hit without this.
         match Box::pin(self.load_timed(near, &key, wish.freshness, by)).await {
             Ok((value, times)) => (value.into(), times, None),
-            Err(error) => {
-                let stale = near.and_then(|near| near.stale(&key, wish.stale));
-                (stale.map(Read::from).unwrap_or_default(), None, Some(error))
-            }
+            Err(error) => (stale(near, &key, &wish, &error), None, Some(error)),
         }
     }
 
     /// Reads many values, in their order, those in memory from there.
-    pub(super) async fn get_many(&self, keys: Vec<Bytes>, wish: Wish, by: Deadline) -> (Vec<Read>, Option<Error>) {
-        let near = self.near_for(&wish);
+    pub(super) async fn get_many(&self, keys: &[Bytes], wish: Wish, by: Deadline) -> (Vec<Read>, Option<Error>) {
+        let Some((near, within)) = self.near_for(&wish) else {
+            let (values, failed) = self.store().get_many(keys, wish.freshness, by).await;
+            return (values.into_iter().map(Read::from).collect(), failed);
+        };
         let mut reads: Vec<Read> = keys.iter().map(|_| Read::default()).collect();
         let mut missing = Vec::with_capacity(keys.len());
-        for (n, key) in keys.into_iter().enumerate() {
-            let near = near.filter(|(near, _)| near.keeps(&key));
-            match near.and_then(|(near, within)| near.get(&key, within)) {
+        for (n, key) in keys.iter().enumerate() {
+            let near = Some(near).filter(|near| near.keeps(key));
+            match near.and_then(|near| near.get(key, within)) {
                 Some(value) => reads[n] = Some(value).into(),
-                None => missing.push((n, near.map(|(near, _)| near), key)),
+                None => missing.push((n, near, key.clone())),
             }
         }
         if missing.is_empty() {
@@ -101,12 +98,9 @@ impl Cache {
         }
         let (values, failed) = self.load_many(&missing, wish.freshness, by).await;
         for ((n, near, key), value) in missing.iter().zip(values) {
-            reads[*n] = match value {
-                None if failed.is_some() => {
-                    let stale = near.and_then(|near| near.stale(key, wish.stale));
-                    stale.map(Read::from).unwrap_or_default()
-                }
-                value => value.into(),
+            reads[*n] = match (value, &failed) {
+                (None, Some(error)) => stale(*near, key, &wish, error),
+                (value, _) => value.into(),
             };
         }
         (reads, failed)
@@ -114,15 +108,15 @@ impl Cache {
 
     /// `SET`, as the store does. What is kept of the key is dropped before this answers.
     pub(super) async fn set(&self, item: Item, by: Deadline) -> Result<Written<bool>, Error> {
-        let key = item.key.clone();
+        let key = self.kept_key(&item.key);
         let set = self.store().set(item, by).await;
-        self.forget([&key]);
+        self.forget(&key);
         set
     }
 
     /// The same for many.
     pub(super) async fn set_many(&self, items: Vec<Item>, by: Deadline) -> Vec<Result<Written<bool>, Error>> {
-        let keys: Vec<Bytes> = items.iter().map(|item| item.key.clone()).collect();
+        let keys: Vec<Bytes> = items.iter().filter_map(|item| self.kept_key(&item.key)).collect();
         let set = self.store().set_many(items, by).await;
         self.forget(&keys);
         set
@@ -140,11 +134,24 @@ impl Cache {
         self.near_for(wish)?.0.expired(key, wish.stale)
     }
 
+    /// Answers what [`Cache::expired`] has found; why Redis could not be asked.
+    pub(super) fn found_expired(&self, expired: Stale, failed: Option<Error>) -> Found {
+        if let Some(near) = &self.near {
+            near.answers_stale();
+        }
+        Found::Stale(expired.into(), failed)
+    }
+
     /// Drops what is kept of keys that were written, whatever became of that.
     pub(super) fn forget<'a>(&self, keys: impl IntoIterator<Item = &'a Bytes>) {
         if let Some(near) = &self.near {
             keys.into_iter().for_each(|key| near.forget(key));
         }
+    }
+
+    /// A key whose value may be in memory, for [`Cache::forget`] after it has gone elsewhere.
+    pub(super) fn kept_key(&self, key: &Bytes) -> Option<Bytes> {
+        self.near.as_ref().filter(|near| near.keeps(key)).map(|_| key.clone())
     }
 
     /// What may answer from memory, and how old that may be.
@@ -237,6 +244,15 @@ impl Cache {
     fn has_second(&self, error: &Error) -> bool {
         self.store().has_replicas() && error.is_transient()
     }
+}
+
+/// What may be answered where Redis was asked in vain: not where it has told that something else stands there now.
+fn stale(near: Option<&Near>, key: &Bytes, wish: &Wish, error: &Error) -> Read {
+    let Some(near) = near else { return Read::default() };
+    if matches!(error, Error::Reply(Reply::WrongType)) {
+        near.forget(key);
+    }
+    near.stale(key, wish.stale).map(Read::from).unwrap_or_default()
 }
 
 fn plain(result: Result<Option<Bytes>, Error>) -> (Read, Option<Error>) {

@@ -168,6 +168,24 @@ impl Endpoint {
         self.config.max_staleness
     }
 
+    /// Runs two reads on the primary as one pipeline. The first that fails is told. On a Cluster one after the other.
+    pub async fn primary_pair<A: FromReply, B: FromReply>(
+        &self,
+        first: Command<Repeatable, A>,
+        second: Command<Repeatable, B>,
+        deadline: Deadline,
+    ) -> Result<(A, B), Error> {
+        let deadline = deadline.capped(self.config.command_timeout);
+        let Topology::Single(shard) = &self.topology else {
+            return Ok((
+                self.primary(first, deadline).await?,
+                self.primary(second, deadline).await?,
+            ));
+        };
+        let (first, second) = shard.primary.run_pair(first, second, deadline).await;
+        Ok((first?, second?))
+    }
+
     /// Runs reads on the primary as one pipeline: the first, and right after it all others. The first that fails is told. On a Cluster
     /// the others come after the first.
     pub async fn primary_with<A: FromReply, B: FromReply>(

@@ -14,6 +14,9 @@ use crate::config::{self, Password, Server};
 /// bounds one subscription connection to a few MiB.
 const MESSAGE_BUFFER: usize = 16_384;
 
+/// Commands that may wait beyond those in flight: probes, and what a pipeline has more of than there are places.
+const BEYOND: usize = 128;
+
 /// A client that connects once, sends each command once, and takes no error reply for a reason to connect again.
 pub(super) async fn client(server: &Server, config: &config::Endpoint, role: Role) -> Result<Client, ConnectError> {
     let password = match &config.password {
@@ -59,7 +62,7 @@ pub(super) async fn client(server: &Server, config: &config::Endpoint, role: Rol
         connection_timeout: config.connect_timeout,
         internal_command_timeout: config.connect_timeout,
         max_command_attempts: 1,
-        max_command_buffer_len: config.max_in_flight + 16,
+        max_command_buffer_len: config.max_in_flight + BEYOND,
         reconnect_errors: Vec::new(),
         tcp: TcpConfig {
             nodelay: Some(true),

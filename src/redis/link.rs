@@ -158,7 +158,7 @@ impl Link {
         let started = Instant::now();
         let name = command.name;
         let ask = |connection: Arc<Connection>| async move { connection.ask(command, deadline).await };
-        let result = self.on_connection(connection, name, deadline, ask).await.flatten();
+        let result = self.on_connection(connection, name, 1, deadline, ask).await.flatten();
         self.shared.metrics.observe(started.elapsed(), &result);
         result
     }
@@ -175,7 +175,7 @@ impl Link {
         let ask = |connection: Arc<Connection>| async move {
             tokio::join!(connection.ask(first, deadline), connection.ask(second, deadline))
         };
-        let asked = self.on_connection(None, "pipeline", deadline, ask).await;
+        let asked = self.on_connection(None, "pipeline", 1, deadline, ask).await;
         let (first, second) = asked.unwrap_or_else(|error| (Err(error.clone()), Err(error)));
         self.shared.metrics.observe(started.elapsed(), &first);
         self.shared.metrics.observe(started.elapsed(), &second);
@@ -190,12 +190,16 @@ impl Link {
         deadline: Deadline,
     ) -> Result<(A, Vec<B>), Error> {
         let started = Instant::now();
+        let commands = 1 + rest.len();
         let ask = |connection: Arc<Connection>| async move {
             let rest = rest.into_iter().map(|command| connection.ask(command, deadline));
             tokio::try_join!(connection.ask(first, deadline), try_join_all(rest))
         };
-        let result = self.on_connection(None, "pipeline", deadline, ask).await.flatten();
-        self.shared.metrics.observe(started.elapsed(), &result);
+        let asked = self.on_connection(None, "pipeline", commands, deadline, ask).await;
+        let result = asked.flatten();
+        for _ in 0..commands {
+            self.shared.metrics.observe(started.elapsed(), &result);
+        }
         result
     }
 
@@ -218,7 +222,7 @@ impl Link {
             Ok((held, connection))
         };
         let ask = async {
-            let _place = self.place()?;
+            let _place = self.place(1)?;
             let connected = tokio::time::timeout_at(deadline.instant(), connect).await;
             let (mut held, connection) = connected.unwrap_or(Err(Error::Timeout))?;
             let asking = connection.ask(command::asking(), deadline);
@@ -233,11 +237,13 @@ impl Link {
         result
     }
 
-    /// Runs `ask` on `on`, or else on the connection that there is, within a place among the calls in flight, and in a span if the call is traced.
+    /// Runs `ask` on `on`, or else on the connection that there is, within places among the commands in flight, and in a span if the
+    /// call is traced.
     async fn on_connection<T, F: Future<Output = T> + Send>(
         &self,
         on: Option<Arc<Connection>>,
         name: &'static str,
+        places: usize,
         deadline: Deadline,
         ask: impl FnOnce(Arc<Connection>) -> F + Send,
     ) -> Result<T, Error> {
@@ -246,7 +252,7 @@ impl Link {
         } else {
             self.span(name)
         };
-        let _place = self.place()?;
+        let _place = self.place(places)?;
         let run = async {
             let connection = match on {
                 Some(connection) => connection,
@@ -293,10 +299,11 @@ impl Link {
             .filter(|connection| !connection.has_ended())
     }
 
-    fn place(&self) -> Result<Place<'_>, Error> {
+    /// So many places, or all that there are.
+    fn place(&self, count: usize) -> Result<Place<'_>, Error> {
         let gauge = &self.shared.metrics.in_flight;
-        let place = Place::take(gauge);
         let limit = i64::try_from(self.shared.config.max_in_flight).unwrap_or(i64::MAX);
+        let place = Place::take(gauge, i64::try_from(count).unwrap_or(i64::MAX).min(limit));
         if gauge.get() > limit {
             return Err(Error::Overloaded);
         }
@@ -339,7 +346,7 @@ async fn supervise(shared: Arc<Shared>) {
         shared.current.store(Some(connection.clone()));
         shared.state.send_replace(State::Up);
         // Given back with the connection, or with the link: on a Cluster another one of its label may be up by then.
-        let up = Place::take(&shared.metrics.up);
+        let up = Place::take(&shared.metrics.up, 1);
         tracing::info!(endpoint = shared.endpoint, server = shared.label, "connected to redis");
 
         let cause = connection.dead(&shared.config, &shared.watch).await;

@@ -262,19 +262,19 @@ impl ServerMetrics {
     }
 }
 
-/// A place among those that a gauge counts, such as the calls in flight: one atomic step to take it, one to give it back.
-pub(super) struct Place<'a>(&'a prometheus::IntGauge);
+/// Places among those that a gauge counts, such as the commands in flight: one atomic step to take them, one to give them back.
+pub(super) struct Place<'a>(&'a prometheus::IntGauge, i64);
 
 impl<'a> Place<'a> {
-    pub(super) fn take(gauge: &'a prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Place(gauge)
+    pub(super) fn take(gauge: &'a prometheus::IntGauge, count: i64) -> Self {
+        gauge.add(count);
+        Place(gauge, count)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.sub(self.1);
     }
 }
 

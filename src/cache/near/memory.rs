@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, EntryAction};
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use tokio::time::Instant;
 
@@ -79,27 +79,27 @@ impl Memory {
         self.cache.peek(key)
     }
 
-    /// Keeps an entry, as a copy of its bytes: what came from Redis is part of a larger buffer.
-    pub(super) fn insert(&self, key: &Bytes, entry: &Entry) {
-        // Both in one allocation.
-        let mut value = Bytes::from([key.as_ref(), entry.value.as_ref()].concat());
-        let key = value.split_to(key.len());
+    /// Keeps an entry under `key`: both are to be copies, see [`copy`].
+    pub(super) fn insert(&self, key: Bytes, entry: Entry) {
         // One that is too long would leave the one before it in its place.
         self.cache.remove(&key);
-        self.cache.insert(key, Entry { value, ..entry.clone() });
+        self.cache.insert(key, entry);
     }
 
-    /// Takes note that Redis has told of an entry's end.
-    pub(super) fn end_told(&self, key: &Bytes, entry: Entry) {
-        // It may be gone by now, which is as well.
-        drop(self.cache.replace(
-            key.clone(),
-            Entry {
-                end_told: true,
-                ..entry
-            },
-            true,
-        ));
+    /// Takes note that Redis has told of a change. The first that comes after an entry's end tells of that: it stays. Else it goes.
+    pub(super) fn changed(&self, key: &Bytes) {
+        // Most are of keys that are not kept.
+        if self.cache.peek(key).is_none() {
+            return;
+        }
+        let now = Instant::now();
+        drop(self.cache.entry(key, None, |_, entry| {
+            if entry.is_over(now) && !std::mem::replace(&mut entry.end_told, true) {
+                EntryAction::Retain(())
+            } else {
+                EntryAction::Remove
+            }
+        }));
     }
 
     pub(super) fn remove(&self, key: &Bytes) -> bool {
@@ -117,6 +117,12 @@ impl Memory {
     pub(super) fn bytes(&self) -> u64 {
         self.cache.weight()
     }
+}
+
+/// A key and a value as one piece of memory: what came from Redis is part of a larger buffer.
+pub(super) fn copy(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
+    let mut value = Bytes::from([key, value].concat());
+    (value.split_to(key.len()), value)
 }
 
 #[derive(Clone)]
@@ -166,7 +172,7 @@ mod tests {
         let evictions = IntCounter::new("evictions", "evictions").unwrap();
         let memory = Memory::new(1 << 20, evictions.clone());
         for n in 0..20_000 {
-            memory.insert(&Bytes::from(format!("key{n}")), &entry(n % 2_000));
+            memory.insert(Bytes::from(format!("key{n}")), entry(n % 2_000));
             assert!(memory.bytes() <= 1 << 20);
         }
         assert_eq!(memory.len() as u64 + evictions.get(), 20_000);
@@ -186,9 +192,9 @@ mod tests {
     fn value_that_is_too_long_leaves_nothing_in_its_place() {
         let memory = Memory::new(1 << 20, IntCounter::new("evictions", "evictions").unwrap());
         let key = Bytes::from("key");
-        memory.insert(&key, &entry(7));
+        memory.insert(key.clone(), entry(7));
         assert_eq!(memory.get(&key).unwrap().value.len(), 7);
-        memory.insert(&key, &entry(2 << 20));
+        memory.insert(key.clone(), entry(2 << 20));
         assert!(memory.get(&key).is_none());
         assert_eq!((memory.len(), memory.bytes()), (0, 0));
     }
@@ -197,12 +203,33 @@ mod tests {
     fn what_is_kept_is_a_copy() {
         let memory = Memory::new(1 << 20, IntCounter::new("evictions", "evictions").unwrap());
         let buffer = Bytes::from(vec![b'v'; 4_096]);
-        let key = Bytes::from("key");
-        let value = buffer.slice(..16);
-        memory.insert(&key, &Entry { value, ..entry(0) });
+        let (key, value) = copy(&buffer.slice(..3), &buffer.slice(..16));
+        memory.insert(key.clone(), Entry { value, ..entry(0) });
         assert!(buffer.is_unique(), "the buffer is pinned");
         // Handed out without an allocation: the same bytes.
         let [one, two] = [(); 2].map(|()| memory.get(&key).unwrap().value);
         assert_eq!(one.as_ptr(), two.as_ptr());
+    }
+
+    #[test]
+    fn what_has_ended_stays_at_the_first_news_and_goes_at_the_next() {
+        let evictions = IntCounter::new("evictions", "evictions").unwrap();
+        let memory = Memory::new(1 << 20, evictions.clone());
+        let ended = Entry {
+            ends: Some(Instant::now()),
+            ..entry(7)
+        };
+        memory.insert(Bytes::from("key"), ended);
+        memory.insert(Bytes::from("other"), entry(7));
+        // As news names keys: by a piece of a larger buffer.
+        let buffer = Bytes::from(b"key, other, none".to_vec());
+        for part in [0..3, 5..10, 12..16] {
+            memory.changed(&buffer.slice(part));
+        }
+        assert_eq!(memory.get(&Bytes::from("key")).unwrap().value.len(), 7);
+        assert!(buffer.is_unique(), "the buffer is pinned");
+        assert_eq!((memory.len(), evictions.get()), (1, 0), "nothing had to make room");
+        memory.changed(&buffer.slice(..3));
+        assert_eq!((memory.len(), memory.bytes(), evictions.get()), (0, 0, 0));
     }
 }

@@ -110,12 +110,19 @@ impl Near {
         found
     }
 
-    /// A value that is at most so long past its end.
+    /// A value that is at most so long past its end, to be answered.
     pub(super) fn stale(&self, key: &Bytes, allowed: Duration) -> Option<Stale> {
-        self.shared.stale(key, allowed, |_| true)
+        self.shared
+            .stale(key, allowed, |_| true)
+            .inspect(|_| self.answers_stale())
     }
 
-    /// The same of one whose TTL is over: that nothing stands in Redis now makes it no older.
+    /// Counts a value past its end that is answered.
+    pub(super) fn answers_stale(&self) {
+        self.shared.metrics.read(Outcome::Stale);
+    }
+
+    /// One whose TTL is over, which may be answered: that nothing stands in Redis now makes it no older.
     pub(super) fn expired(&self, key: &Bytes, allowed: Duration) -> Option<Stale> {
         self.shared.stale(key, allowed, |entry| entry.is_over(Instant::now()))
     }
@@ -173,12 +180,9 @@ impl Shared {
             self.memory.remove(key);
             return None;
         }
-        (age <= allowed).then(|| {
-            self.metrics.read(Outcome::Stale);
-            Stale {
-                value: entry.value,
-                age,
-            }
+        (age <= allowed).then_some(Stale {
+            value: entry.value,
+            age,
         })
     }
 
@@ -189,7 +193,7 @@ impl Shared {
             Heard::Changed(key) => {
                 self.metrics.invalidations.inc();
                 overtake(&mut fills, &key);
-                self.change(&key);
+                self.memory.changed(&key);
                 return;
             }
             Heard::AllChanged => {
@@ -207,15 +211,6 @@ impl Shared {
         let standing = self.trust.load().standing().is_some();
         self.metrics.observe(standing, self.memory.len(), self.memory.bytes());
     }
-
-    /// Drops a value that was changed. Redis tells of the end of a TTL too: then it is what it was, past its end.
-    fn change(&self, key: &Bytes) {
-        match self.memory.peek(key) {
-            Some(entry) if entry.is_over(Instant::now()) && !entry.end_told => self.memory.end_told(key, entry),
-            Some(_) => _ = self.memory.remove(key),
-            None => {}
-        }
-    }
 }
 
 /// A read under way whose answer is to be kept.
@@ -230,6 +225,10 @@ pub(super) struct Fill {
 impl Fill {
     /// Keeps what the primary has answered, unless something has overtaken it. `pttl` as Redis tells it; `load` as it is kept.
     pub(super) fn end(self, value: Option<&Bytes>, pttl: i64, load: Load) {
+        // Before the lock, which all who miss or tell of changes take.
+        let copied = value
+            .filter(|_| pttl != GONE && !self.overtaken.load(Ordering::Relaxed))
+            .map(|value| memory::copy(&self.key, value));
         let _fills = self.shared.lock();
         if self.overtaken.load(Ordering::Relaxed) {
             return;
@@ -238,11 +237,11 @@ impl Fill {
         let ends = u64::try_from(pttl)
             .ok()
             .map(|left| self.asked + Duration::from_millis(left));
-        match value {
-            Some(value) if pttl != GONE => memory.insert(
-                &self.key,
-                &Entry {
-                    value: value.clone(),
+        match copied {
+            Some((key, value)) => memory.insert(
+                key,
+                Entry {
+                    value,
                     asked: self.asked,
                     ends,
                     load,
@@ -251,7 +250,7 @@ impl Fill {
                 },
             ),
             // What is kept and not over was deleted when nobody told.
-            _ => {
+            None => {
                 if memory
                     .peek(&self.key)
                     .is_some_and(|entry| !entry.is_over(Instant::now()))

@@ -139,6 +139,35 @@ async fn ttl_is_honoured_even_where_redis_does_not_tell_of_its_end() {
 }
 
 #[tokio::test]
+async fn batch_that_is_larger_than_what_may_be_in_flight_is_answered() {
+    let server = RedisServer::new().start().await;
+    let stand = stand_with(server, 1, |config| {
+        config.endpoints.cache.as_mut().unwrap().max_in_flight = 8;
+    })
+    .await;
+    let mut client = stand.client(0);
+    let keys: Vec<String> = (0..200).map(|n| format!("near:{n}")).collect();
+    for key in &keys {
+        stand.server.run::<()>(&["SET", key, key]).await;
+    }
+    let commands = r#"redis_gateway_redis_commands_total{endpoint="cache",outcome="ok",server="primary"}"#;
+    let before = stand.metric(0, commands).await;
+    let request = CacheBatchGetRequest {
+        keys: keys.clone(),
+        ..CacheBatchGetRequest::default()
+    };
+    let batch = client.batch_get(request).await.unwrap().into_inner();
+    assert_eq!(batch.degraded, 0);
+    for (key, read) in keys.iter().zip(batch.values) {
+        assert_eq!(read.value.as_deref(), Some(key.as_bytes()));
+    }
+    // Each of them counts: a PTTL for each key, an MGET for each 64.
+    assert!(stand.metric(0, commands).await >= before + 204);
+    drop(client);
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn batch_asks_only_for_what_is_not_in_memory() {
     let stand = stand(1).await;
     let mut client = stand.client(0);

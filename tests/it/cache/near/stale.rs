@@ -7,8 +7,8 @@ use redis_gateway::proto::{
 };
 
 use super::super::{ask, asking, busy_in, delete, give_up, lease_in, set, waiting};
-use super::{answer, get, keep, plain, stale, stand, stand_with, tracks, tracks_no_more};
-use crate::harness::{RedisServer, eventually};
+use super::{answer, behind_proxy, get, keep, plain, reads, stale, stand, stand_with, tracks, tracks_no_more};
+use crate::harness::{Mode, RedisServer, eventually};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -83,6 +83,9 @@ async fn value_past_its_ttl_spares_a_wait_while_another_loads() {
         assert_eq!(read.outcome, Some(Outcome::Value("1".into())));
         assert!(read.stale_age_ms > 0 && read.degraded == 0, "{read:?}");
     }
+    // Those alone are counted, and nothing had to make room.
+    assert_eq!(reads(&stand, 0, "stale").await, 2);
+    assert_eq!(super::metric(&stand, 0, "evictions_total").await, 0);
     busy_in(ask(&mut client, asking("near:a")).await.unwrap());
     // Allowed past its end for a millisecond at most, which is over.
     let mut barely = asking("near:a");
@@ -131,6 +134,34 @@ async fn nothing_is_answered_that_is_older_than_is_kept() {
     assert_eq!(answer(&mut client, stale("near:a", LONG)).await.value, None);
     drop(client);
     stand.server.restart().await;
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn value_that_redis_tells_is_something_else_now_is_not_answered_however_late_the_news() {
+    let (stand, proxy) = behind_proxy(|config| {
+        // What tracking has to tell is held back all the time, which makes no dead connection of it.
+        config.endpoints.cache.as_mut().unwrap().probe_timeout = Duration::from_mins(1);
+    })
+    .await;
+    let mut client = stand.client(0);
+    stand.server.run::<()>(&["SET", "near:a", "1"]).await;
+    keep(&stand, 0, "near:a").await;
+    proxy.split(1, Mode::Pass, Mode::BlackHole);
+    stand.server.run::<()>(&["DEL", "near:a"]).await;
+    stand.server.run::<()>(&["HSET", "near:a", "field", "1"]).await;
+    let mut request = stale("near:a", LONG);
+    request.max_staleness_ms = 1;
+    eventually("redis is asked", async || {
+        let read = answer(&mut client, request.clone()).await;
+        let told = read.degraded() == DegradedReason::WrongType;
+        assert_eq!(read.value.is_none(), told, "{read:?}");
+        told
+    })
+    .await;
+    let read = answer(&mut client, stale("near:a", LONG)).await;
+    assert_eq!((read.value, read.stale_age_ms), (None, 0), "it is kept no more");
+    drop((client, proxy));
     stand.stop().await;
 }
 
