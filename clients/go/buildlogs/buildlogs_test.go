@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/redis-gateway/redis-gateway/clients/go/buildlogs"
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/stand"
@@ -133,7 +137,11 @@ func TestAWriterSplitsWhatIsLargeAndDropsWhatIsInvalid(t *testing.T) {
 	if err := writer.Append(ctx, buildlogs.JSON([]byte("{"))); !errors.Is(err, gateway.ErrInvalidArgument) {
 		t.Fatalf("%v", err)
 	}
-	check(t, writer.Append(ctx, line(2_500)))
+	huge := buildlogs.Message(strings.Repeat("x", 5<<20), "", nil)
+	if err := writer.Append(ctx, huge, line(2_500)); !errors.Is(err, gateway.ErrRequestTooLarge) {
+		t.Fatalf("%v", err)
+	}
+	check(t, writer.Flush(ctx))
 	if got := standing(t, s); len(got) != 2_511 || !slices.Equal(got[10:], lines(2_501)) {
 		t.Fatalf("%d entries", len(got))
 	}
@@ -141,6 +149,39 @@ func TestAWriterSplitsWhatIsLargeAndDropsWhatIsInvalid(t *testing.T) {
 	var conflict *buildlogs.ConflictError
 	if err := writer.Append(ctx, line(0)); !errors.As(err, &conflict) || conflict.Length != 2_512 {
 		t.Fatalf("%v", err)
+	}
+}
+
+func TestAWriterHalvesWhatAnotherGatewayRefusesAndDoublesNothing(t *testing.T) {
+	s := stand.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), stand.Patience())
+	defer cancel()
+	replaced := false
+	writer := buildlogs.NewClient(s.Connect(t, grpc.WithUnaryInterceptor(func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		err := invoke(ctx, method, request, reply, conn, options...)
+		if replaced || err != nil {
+			return err
+		}
+		// What it answered is lost, and the one that is asked again takes less at a time.
+		replaced = true
+		s.KillGateway()
+		s.StartGateway(t, "--limits-max-request-bytes", "64KiB")
+		return status.Error(codes.Unavailable, "the answer is lost")
+	}))).Writer("7", 0)
+	const count = 1_500
+	var entries []*buildlogs.Entry
+	var want []string
+	for n := range count {
+		text := fmt.Sprintf("%01000d", n)
+		entries = append(entries, buildlogs.Message(text, "", nil))
+		want = append(want, fmt.Sprintf(`{"message": "%s"}`, text))
+	}
+	check(t, writer.Append(ctx, entries...))
+	if got := standing(t, s); !replaced || !slices.Equal(got, want) || writer.Length() != count {
+		t.Fatalf("%d entries, %d known", len(got), writer.Length())
 	}
 }
 

@@ -42,6 +42,8 @@ type Writer struct {
 	length  int64
 	pending []*Entry
 	asked   int
+	// halved is how many more it had before it was halved. They may stand too: no request is to have some of them and later ones.
+	halved int
 }
 
 // Writer makes a writer of a log that has so many entries: 0 for a new build, else what Length tells.
@@ -52,8 +54,8 @@ func (c *Client) Writer(build string, length int64) *Writer {
 // Length is how many entries are known to stand.
 func (w *Writer) Length() int64 { return w.length }
 
-// Append writes entries, after those that wait. On an error that is neither ErrFull nor gateway.ErrInvalidArgument they wait too:
-// they are written by the next Append or Flush, and must not be appended again.
+// Append writes entries, after those that wait. On an error other than ErrFull they wait too, but for those that Flush drops: they
+// are written by the next Append or Flush, and must not be appended again.
 func (w *Writer) Append(ctx context.Context, entries ...*Entry) error {
 	if len(w.pending)+len(entries) > maxPending {
 		return ErrFull
@@ -63,6 +65,7 @@ func (w *Writer) Append(ctx context.Context, entries ...*Entry) error {
 }
 
 // Flush writes what waits. gateway.ErrInvalidArgument: entries that no log can hold, and those sent with them, were dropped.
+// gateway.ErrRequestTooLarge: one that the gateway takes in no request was. What comes after them waits.
 func (w *Writer) Flush(ctx context.Context) error {
 	for len(w.pending) > 0 {
 		if w.asked == 0 {
@@ -72,7 +75,12 @@ func (w *Writer) Flush(ctx context.Context) error {
 			BuildId: w.build, Entries: w.pending[:w.asked], ExpectedLength: w.length,
 		})
 		switch {
-		case errors.Is(err, gateway.ErrInvalidArgument):
+		case errors.Is(err, gateway.ErrRequestTooLarge) && w.asked > 1:
+			// The gateway is set to take less at a time than maxBatchBytes.
+			w.halved += w.asked - w.asked/2
+			w.asked /= 2
+			continue
+		case errors.Is(err, gateway.ErrInvalidArgument), errors.Is(err, gateway.ErrRequestTooLarge):
 			w.done()
 			return err
 		case err != nil:
@@ -88,7 +96,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 
 func (w *Writer) done() {
 	w.pending = w.pending[w.asked:]
-	w.asked = 0
+	w.asked, w.halved = w.halved, 0
 }
 
 // batch is how many entries go into the next request.

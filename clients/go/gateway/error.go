@@ -47,6 +47,7 @@ const (
 	ErrRedisOutOfMemory Reason = "REDIS_OUT_OF_MEMORY"
 	ErrRedisTimeout     Reason = "REDIS_TIMEOUT"
 	ErrRedisUnavailable Reason = "REDIS_UNAVAILABLE"
+	ErrRequestTooLarge  Reason = "REQUEST_TOO_LARGE"
 	ErrTooManyKeys      Reason = "TOO_MANY_KEYS"
 	ErrWrongType        Reason = "WRONG_TYPE"
 )

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -88,10 +89,10 @@ func (s *Stand) PauseRedis(t testing.TB) { s.server.pause(t) }
 // ResumeRedis ends what PauseRedis began.
 func (s *Stand) ResumeRedis(t testing.TB) { s.server.signal(t, syscall.SIGCONT) }
 
-// StartGateway starts the gateway at its address.
-func (s *Stand) StartGateway(t testing.TB) {
+// StartGateway starts the gateway at its address; settings are flags beside those of New.
+func (s *Stand) StartGateway(t testing.TB, settings ...string) {
 	t.Helper()
-	s.gateway = s.start(t, s.Address())
+	s.gateway = s.start(t, s.Address(), settings...)
 }
 
 // Second starts another gateway on the same Redis and connects to it.
@@ -146,13 +147,13 @@ func serving(t testing.TB, conn *gateway.Conn) {
 	})
 }
 
-func (s *Stand) start(t testing.TB, address string) *process {
+func (s *Stand) start(t testing.TB, address string, settings ...string) *process {
 	t.Helper()
 	flags := []string{"--grpc-listen", address, "--admin-listen", "127.0.0.1:0"}
 	for _, endpoint := range []string{"build-logs", "cache", "orchestrator", "pull-metrics", "user-events"} {
 		flags = append(flags, "--endpoints-"+endpoint+"-socket", s.socket())
 	}
-	return run(t, s.binary, append(flags, s.settings...)...)
+	return run(t, s.binary, slices.Concat(flags, s.settings, settings)...)
 }
 
 func (s *Stand) socket() string { return filepath.Join(s.folder, "redis.sock") }
