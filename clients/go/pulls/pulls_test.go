@@ -120,6 +120,38 @@ func TestATrackerTellsOfEachPullWhatBecameOfIt(t *testing.T) {
 	}
 }
 
+func TestPullsThatBreakARuleDoNotHoldUpOthers(t *testing.T) {
+	s := stand.New(t)
+	direct := s.DB(t, 1)
+	var paused time.Duration
+	var calls int
+	var ended time.Time
+	tracker := pulls.NewTracker(s.Connect(t, grpc.WithUnaryInterceptor(func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		if calls++; calls > 1 {
+			paused += time.Since(ended)
+		}
+		err := invoke(ctx, method, request, reply, conn, options...)
+		ended = time.Now()
+		return err
+	})))
+	const each = 100
+	for range each {
+		tracker.Track(pulls.Pull{Repository: 1, Digest: "none"})
+		tracker.Track(pulls.Pull{Repository: 1, Digest: digest})
+	}
+	counts := tracker.Close(t.Context())
+	if counts.Refused != each || counts.Counted != each || counted(t, direct) != each {
+		t.Fatalf("%+v", counts)
+	}
+	// With a backoff after each it would be about 50 s.
+	if calls < each || paused > 10*time.Second {
+		t.Fatalf("%v between %d calls", paused, calls)
+	}
+}
+
 func TestATrackerDropsWhatFindsNoRoomAndSaysSo(t *testing.T) {
 	s := stand.New(t)
 	tracker := pulls.NewTracker(s.Conn)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,27 +151,30 @@ func (t *Tracker) fill(batch []*pb.Pull) []*pb.Pull {
 
 // count counts a batch and answers what of it is not counted for sure and may be tried again, not before a while.
 func (t *Tracker) count(ctx context.Context, batch []*pb.Pull) (again []*pb.Pull, least time.Duration) {
-	answer, err := t.pulls.BatchTrackPulls(ctx, &pb.BatchTrackPullsRequest{Pulls: batch})
-	var failed *gateway.Error
-	var wrong int
-	switch {
-	case err == nil:
-		return t.settle(batch, answer.Failures), 0
-	case !errors.As(err, &failed):
-		t.refused.Add(uint64(len(batch)))
-		return nil, 0
-	case failed.Reason == gateway.ErrOutcomeUnknown:
-		t.unknown.Add(uint64(len(batch)))
-		return nil, 0
-	case failed.Transient():
-		return batch, failed.RetryAfter
-	}
-	// One that breaks a rule; nothing of the batch was counted.
-	if n, _ := fmt.Sscanf(failed.Metadata["field"], "pulls[%d]", &wrong); n == 1 && wrong < len(batch) {
+	for len(batch) > 0 {
+		answer, err := t.pulls.BatchTrackPulls(ctx, &pb.BatchTrackPullsRequest{Pulls: batch})
+		var failed *gateway.Error
+		var wrong int
+		switch {
+		case err == nil:
+			return t.settle(batch, answer.Failures), 0
+		case !errors.As(err, &failed):
+			t.refused.Add(uint64(len(batch)))
+			return nil, 0
+		case failed.Reason == gateway.ErrOutcomeUnknown:
+			t.unknown.Add(uint64(len(batch)))
+			return nil, 0
+		case failed.Transient():
+			return batch, failed.RetryAfter
+		}
+		if n, _ := fmt.Sscanf(failed.Metadata["field"], "pulls[%d]", &wrong); n != 1 || wrong >= len(batch) {
+			t.refused.Add(uint64(len(batch)))
+			return nil, 0
+		}
+		// One breaks a rule. Nothing of the batch was counted, and time mends nothing: the others go on without it.
 		t.refused.Add(1)
-		return append(batch[:wrong:wrong], batch[wrong+1:]...), 0
+		batch = slices.Delete(batch, wrong, wrong+1)
 	}
-	t.refused.Add(uint64(len(batch)))
 	return nil, 0
 }
 
