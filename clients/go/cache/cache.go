@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/round"
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
@@ -88,7 +89,9 @@ func (c *Cache) Lookup(ctx context.Context, key string) (value []byte, found boo
 func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration, overwrite bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
-	answer, err := c.cache.Set(ctx, &pb.CacheSetRequest{Key: key, Value: value, TtlSeconds: seconds(ttl), Overwrite: overwrite})
+	answer, err := c.cache.Set(ctx, &pb.CacheSetRequest{
+		Key: key, Value: value, TtlSeconds: round.Up(ttl, time.Second), Overwrite: overwrite,
+	})
 	return answer.GetStored(), c.told(err, answer.GetDegraded())
 }
 
@@ -131,7 +134,7 @@ func (c *Cache) fill(ctx context.Context, key, token string, value []byte, ttl t
 	ctx, cancel := c.after(ctx)
 	defer cancel()
 	answer, err := c.cache.Fill(ctx, &pb.CacheFillRequest{
-		Key: key, Token: token, Value: value, TtlSeconds: seconds(ttl),
+		Key: key, Token: token, Value: value, TtlSeconds: round.Up(ttl, time.Second),
 	}, gateway.Once)
 	_ = c.told(err, answer.GetDegraded())
 }
@@ -158,6 +161,3 @@ func (c *Cache) told(err error, degraded pb.DegradedReason) error {
 	}
 	return err
 }
-
-// seconds rounds up: a time to live is not to become none.
-func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/follow"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/round"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/wait"
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
@@ -183,13 +184,13 @@ func (k *keeper) keep(ctx context.Context) {
 func (k *keeper) open(ctx context.Context) (grpc.ServerStreamingClient[pb.HoldResponse], error) {
 	request := &pb.HoldRequest{
 		Name:         k.lock.name,
-		TtlMs:        milliseconds(k.options.TTL),
-		GraceMs:      milliseconds(k.options.Grace),
+		TtlMs:        round.Up(k.options.TTL, time.Millisecond),
+		GraceMs:      round.Up(k.options.Grace, time.Millisecond),
 		HolderId:     k.lock.holder,
 		FencingToken: k.lock.FencingToken,
 	}
 	if k.lock.holder == "" {
-		request.WaitMs = milliseconds(max(0, time.Until(k.until)))
+		request.WaitMs = round.Up(max(0, time.Until(k.until)), time.Millisecond)
 	} else {
 		// A stream has ended: from here on the lock is certain for its grace only.
 		k.certain(min(k.options.Grace, time.Until(k.until)))
@@ -222,6 +223,3 @@ func (k *keeper) certain(rest time.Duration) {
 	k.until = time.Now().Add(rest)
 	k.timer.Reset(rest)
 }
-
-// milliseconds rounds up: what is asked for is not to become nothing.
-func milliseconds(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }

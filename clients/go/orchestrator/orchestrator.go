@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/round"
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
@@ -19,14 +20,16 @@ func NewClient(conn *gateway.Conn) *Client { return &Client{pb.NewOrchestratorCl
 
 // Create sets a key that is not there; gateway.ErrKeyExists if it is. It expires after that time, in whole seconds; 0: never.
 func (c *Client) Create(ctx context.Context, key string, value []byte, expiration time.Duration) error {
-	_, err := c.keys.Set(ctx, &pb.OrchestratorSetRequest{Key: key, Value: value, ExpirationSeconds: seconds(expiration)})
+	_, err := c.keys.Set(ctx, &pb.OrchestratorSetRequest{
+		Key: key, Value: value, ExpirationSeconds: round.Up(expiration, time.Second),
+	})
 	return err
 }
 
 // Overwrite sets a key that is there, and says whether it was. Without an expiration it loses the one that it had.
 func (c *Client) Overwrite(ctx context.Context, key string, value []byte, expiration time.Duration) (bool, error) {
 	answer, err := c.keys.Set(ctx, &pb.OrchestratorSetRequest{
-		Key: key, Value: value, Overwrite: true, ExpirationSeconds: seconds(expiration),
+		Key: key, Value: value, Overwrite: true, ExpirationSeconds: round.Up(expiration, time.Second),
 	})
 	return answer.GetStored(), err
 }
@@ -62,7 +65,7 @@ func (c *Client) List(ctx context.Context, prefix string) (map[string][]byte, er
 
 // Lock sets a key with an empty value unless it is there, and says whether it did. 0: for 10,000 s.
 func (c *Client) Lock(ctx context.Context, key string, expiration time.Duration) (bool, error) {
-	answer, err := c.keys.Lock(ctx, &pb.OrchestratorLockRequest{Key: key, ExpirationSeconds: seconds(expiration)})
+	answer, err := c.keys.Lock(ctx, &pb.OrchestratorLockRequest{Key: key, ExpirationSeconds: round.Up(expiration, time.Second)})
 	return answer.GetLocked(), err
 }
 
@@ -88,6 +91,3 @@ func (c *Client) Watch(ctx context.Context, prefix string, options WatchOptions)
 		}
 	}
 }
-
-// seconds rounds up: an expiration is not to become none.
-func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
