@@ -1,6 +1,7 @@
 package pulls
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
+	"github.com/redis-gateway/redis-gateway/clients/go/internal/round"
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
@@ -43,17 +45,12 @@ type Flusher struct {
 
 // NewFlusher makes a flusher, whose fields may be set before it is used.
 func NewFlusher(conn *gateway.Conn, database Database) *Flusher {
-	return &Flusher{
-		Lease:    5 * time.Minute,
-		Interval: 5 * time.Minute,
-		Log:      slog.Default(),
-		pulls:    pb.NewPullMetricsClient(conn),
-		database: database,
-	}
+	return &Flusher{pulls: pb.NewPullMetricsClient(conn), database: database}
 }
 
 // Run flushes until ctx ends, whose error it answers. What fails is logged and tried again: claims come up again by themselves.
 func (f *Flusher) Run(ctx context.Context) error {
+	interval := cmp.Or(f.Interval, 5*time.Minute)
 	var pause time.Duration
 	failures := 0
 	for {
@@ -65,14 +62,14 @@ func (f *Flusher) Run(ctx context.Context) error {
 		more, err := f.Once(ctx)
 		switch {
 		case err != nil:
-			pause = min(time.Second<<min(failures, 16), f.Interval)
+			pause = min(time.Second<<min(failures, 16), interval)
 			failures++
-			f.Log.Warn("pulls were not flushed", "error", err, "again", pause)
+			f.log().Warn("pulls were not flushed", "error", err, "again", pause)
 			continue
 		case more:
 			pause = 0
 		default:
-			pause = f.Interval
+			pause = interval
 		}
 		failures = 0
 	}
@@ -81,15 +78,16 @@ func (f *Flusher) Run(ctx context.Context) error {
 // Once claims, writes and commits, and says whether there may be more. Where nothing was written, or that is not known, the claim
 // is given back.
 func (f *Flusher) Once(ctx context.Context) (more bool, err error) {
-	until := time.Now().Add(f.Lease)
+	lease := cmp.Or(f.Lease, 5*time.Minute)
+	until := time.Now().Add(lease)
 	claim, err := f.pulls.ClaimPulls(ctx, &pb.ClaimPullsRequest{
-		MaxKeys: int32(f.MaxKeys), LeaseSeconds: int64(f.Lease / time.Second),
+		MaxKeys: int32(f.MaxKeys), LeaseSeconds: round.Up(lease, time.Second),
 	})
 	if err != nil || claim.ClaimId == "" {
 		return claim.GetMore(), err
 	}
 	for _, key := range claim.Dropped {
-		f.Log.Warn("a key adds nothing", "reason", key.Reason, "field", key.Field)
+		f.log().Warn("a key adds nothing", "reason", key.Reason, "field", key.Field)
 	}
 	writing, cancel := context.WithDeadline(ctx, until)
 	err = f.database.Write(writing, claim)
@@ -103,7 +101,7 @@ func (f *Flusher) Once(ctx context.Context) (more bool, err error) {
 	}
 	committed, err := f.pulls.CommitClaim(ctx, &pb.CommitClaimRequest{ClaimId: claim.ClaimId})
 	if errors.Is(err, gateway.ErrClaimNotFound) {
-		f.Log.Warn("a claim ended before its commit, its keys come up again", "keys", len(claim.Keys))
+		f.log().Warn("a claim ended before its commit, its keys come up again", "keys", len(claim.Keys))
 		return claim.More, nil
 	}
 	if err != nil {
@@ -116,6 +114,8 @@ func (f *Flusher) Once(ctx context.Context) (more bool, err error) {
 			deleted = append(deleted, key.Name)
 		}
 	}
-	f.Log.Info("pulls were flushed", "keys", len(claim.Keys), "lost", len(committed.Lost))
+	f.log().Info("pulls were flushed", "keys", len(claim.Keys), "lost", len(committed.Lost))
 	return claim.More, f.database.Deleted(ctx, deleted)
 }
+
+func (f *Flusher) log() *slog.Logger { return cmp.Or(f.Log, slog.Default()) }

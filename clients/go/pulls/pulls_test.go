@@ -1,12 +1,14 @@
 package pulls_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/stand"
 	"github.com/redis-gateway/redis-gateway/clients/go/pulls"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
 const digest = "sha256:5f70bf18"
@@ -180,12 +183,12 @@ type database struct {
 	names   map[string]bool
 	deleted []string
 	fail    error
-	write   func()
+	write   func(context.Context)
 }
 
-func (d *database) Write(_ context.Context, claim *pulls.Claim) error {
+func (d *database) Write(ctx context.Context, claim *pulls.Claim) error {
 	if d.write != nil {
-		d.write()
+		d.write(ctx)
 	}
 	if d.fail != nil {
 		return d.fail
@@ -202,6 +205,54 @@ func (d *database) Write(_ context.Context, claim *pulls.Claim) error {
 func (d *database) Deleted(_ context.Context, names []string) error {
 	d.deleted = append(d.deleted, names...)
 	return nil
+}
+
+func TestWhatAFlusherIsNotToldHasItsDefault(t *testing.T) {
+	s := stand.New(t)
+	var asked []int64
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	conn := s.Connect(t, grpc.WithUnaryInterceptor(func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		if claim, ok := request.(*pb.ClaimPullsRequest); ok {
+			asked = append(asked, claim.LeaseSeconds)
+		}
+		return invoke(ctx, method, request, reply, conn, options...)
+	}))
+	var heard bytes.Buffer
+	before := slog.Default()
+	t.Cleanup(func() { slog.SetDefault(before) })
+	slog.SetDefault(slog.New(slog.NewTextHandler(&heard, nil)))
+
+	_, err := pulls.NewClient(s.Conn).Track(ctx, pulls.Pull{Repository: 7, Digest: digest})
+	check(t, err)
+	d := &database{counts: map[string]int64{}, names: map[string]bool{}}
+	flusher := pulls.NewFlusher(conn, d)
+	flusher.Lease, flusher.Interval, flusher.MaxKeys, flusher.Log = 0, 0, 0, nil
+	var left time.Duration
+	d.write = func(ctx context.Context) {
+		deadline, _ := ctx.Deadline()
+		left = time.Until(deadline)
+	}
+	_, err = flusher.Once(ctx)
+	check(t, err)
+	if left < 4*time.Minute || asked[0] != 300 || len(d.names) != 1 || !strings.Contains(heard.String(), "pulls were flushed") {
+		t.Fatalf("%v for %v and a write of %v: %s", d.names, asked, left, &heard)
+	}
+	// The claim lasts as long as the write may, at least.
+	flusher.Lease = 1_500 * time.Millisecond
+	_, err = flusher.Once(ctx)
+	check(t, err)
+	if asked[1] != 2 {
+		t.Fatalf("%v", asked)
+	}
+	// There is nothing to claim: the second look would come later than anybody waits here.
+	time.AfterFunc(100*time.Millisecond, cancel)
+	if err := flusher.Run(ctx); err != context.Canceled || len(asked) > 3 {
+		t.Fatalf("%v after %d looks", err, len(asked)-2)
+	}
 }
 
 func TestAFlushCountsOnceWhateverFails(t *testing.T) {
@@ -222,7 +273,7 @@ func TestAFlushCountsOnceWhateverFails(t *testing.T) {
 	}
 	// Given back, so that it comes up at once; the gateway is gone when it is to be committed, and comes back.
 	d.fail = nil
-	d.write = func() {
+	d.write = func(context.Context) {
 		s.KillGateway()
 		s.StartGateway(t)
 	}
