@@ -33,9 +33,21 @@ var (
 )
 
 // LostError is the cause of a lock's context once the lock may be another's. errors.Is(err, gateway.ErrLockLost) finds it.
-type LostError struct{ Cause pb.HoldLost_Cause }
+type LostError struct {
+	Cause pb.HoldLost_Cause
+	// Err is why no gateway would hold it any longer; nil if none refused to.
+	Err error
+}
 
-func (e *LostError) Error() string { return "the lock is lost: " + e.Cause.String() }
+func (e *LostError) Error() string {
+	if e.Err != nil {
+		return "the lock is lost: " + e.Err.Error()
+	}
+	return "the lock is lost: " + e.Cause.String()
+}
+
+// Unwrap is Err.
+func (e *LostError) Unwrap() error { return e.Err }
 
 // Is tells that this is a lost lock, as gateway.ErrLockLost is.
 func (e *LostError) Is(target error) bool { return target == gateway.ErrLockLost }
@@ -88,7 +100,7 @@ func (c *Client) Lock(ctx context.Context, name string, options Options) (*Lock,
 	}
 	// It begins with the first certainty.
 	k.timer = time.AfterFunc(time.Hour, func() {
-		lose(&LostError{pb.HoldLost_CAUSE_UNKNOWN})
+		lose(&LostError{Cause: pb.HoldLost_CAUSE_UNKNOWN})
 		end()
 	})
 	k.timer.Stop()
@@ -176,8 +188,8 @@ func (k *keeper) keep(ctx context.Context) {
 	case k.lock.holder == "" && err != nil:
 		k.told <- err
 	case err != nil:
-		// By Unlock, or since nothing is certain any more; otherwise no gateway would take it up again.
-		k.lose(err)
+		// By Unlock, or since nothing is certain any more, which was told; otherwise no gateway would take it up again.
+		k.lose(&LostError{Cause: pb.HoldLost_CAUSE_UNKNOWN, Err: err})
 	}
 }
 
@@ -209,7 +221,7 @@ func (k *keeper) take(answer *pb.HoldResponse) bool {
 	case *pb.HoldResponse_Renewed:
 		k.certain(k.options.TTL)
 	case *pb.HoldResponse_Lost:
-		k.lose(&LostError{event.Lost.Cause})
+		k.lose(&LostError{Cause: event.Lost.Cause})
 		return false
 	case *pb.HoldResponse_Busy:
 		k.told <- ErrBusy

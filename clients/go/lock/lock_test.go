@@ -3,6 +3,7 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,6 +103,23 @@ func TestALostLockEndsItsContext(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		s.Redis.Del(t.Context(), "lock:x")
+	}
+}
+
+func TestALockThatIsRefusedToItsHolderIsLost(t *testing.T) {
+	s := stand.New(t)
+	held := acquire(t, lock.NewClient(s.Conn), lock.Options{TTL: time.Hour, Grace: time.Hour})
+	s.KillGateway()
+	s.Redis.Del(t.Context(), "lock:x")
+	s.Redis.RPush(t.Context(), "lock:x", "no lock")
+	s.StartGateway(t)
+	var told *lock.LostError
+	cause := lost(t, held)
+	if !errors.As(cause, &told) || told.Cause != pb.HoldLost_CAUSE_UNKNOWN || !errors.Is(cause, gateway.ErrLockLost) {
+		t.Fatalf("%v", cause)
+	}
+	if !errors.Is(cause, gateway.ErrWrongType) || !strings.Contains(cause.Error(), "WRONG_TYPE") {
+		t.Fatalf("nothing says why: %v", cause)
 	}
 }
 
