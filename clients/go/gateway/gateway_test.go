@@ -203,9 +203,15 @@ func TestGatewaysGetCallsInTurnAndOneThatDiesIsLeftAlone(t *testing.T) {
 		return len(seen) == 2 && seen[second] && seen[s.Address()]
 	})
 	s.KillGateway()
-	for n := range 20 {
+	set := func(n int) error {
 		request := &pb.SetStatusRequest{BuildId: fmt.Sprint(n), Status: []byte("1")}
-		if _, err := logs.SetStatus(ctx, request); err != nil {
+		_, err := logs.SetStatus(ctx, request, gateway.Once)
+		return err
+	}
+	// Each second call would fail as long as the dead one has its turn.
+	stand.Eventually(t, "the connection is known to be gone", func() bool { return set(0) == nil && set(1) == nil })
+	for n := range 20 {
+		if err := set(n); err != nil {
 			t.Fatal(err)
 		}
 	}
