@@ -56,12 +56,7 @@ func (s *Stand) Address() string { return "unix:" + filepath.Join(s.folder, "gat
 // Connect makes another connection to the gateway.
 func (s *Stand) Connect(t testing.TB, options ...grpc.DialOption) *gateway.Conn {
 	t.Helper()
-	conn, err := gateway.New(s.Address(), options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
+	return connect(t, s.Address(), options...)
 }
 
 // DB is a direct client of another database of the server.
@@ -100,11 +95,7 @@ func (s *Stand) Second(t testing.TB) (*gateway.Conn, string) {
 	t.Helper()
 	address := "unix:" + filepath.Join(s.folder, "second.sock")
 	s.start(t, address)
-	conn, err := gateway.New(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	conn := connect(t, address)
 	serving(t, conn)
 	return conn, address
 }
@@ -128,6 +119,16 @@ func (s *Stand) ResumeGateway(t testing.TB) { s.gateway.signal(t, syscall.SIGCON
 func (s *Stand) Serving(t testing.TB) {
 	t.Helper()
 	serving(t, s.Conn)
+}
+
+func connect(t testing.TB, address string, options ...grpc.DialOption) *gateway.Conn {
+	t.Helper()
+	conn, err := gateway.New(address, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 func serving(t testing.TB, conn *gateway.Conn) {
