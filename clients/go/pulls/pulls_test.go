@@ -155,6 +155,21 @@ func TestPullsThatBreakARuleDoNotHoldUpOthers(t *testing.T) {
 	}
 }
 
+func TestATrackerHalvesWhatItsGatewayRefuses(t *testing.T) {
+	// Less than a full batch, and less than one of the pulls.
+	s := stand.New(t, "--limits-max-request-bytes", "16KiB")
+	direct := s.DB(t, 1)
+	tracker := pulls.NewTracker(s.Conn)
+	for range 2_000 {
+		tracker.Track(pulls.Pull{Repository: 1, Digest: digest})
+	}
+	tracker.Track(pulls.Pull{Repository: 1, Digest: strings.Repeat("x", 20<<10)})
+	counts := tracker.Close(t.Context())
+	if counts.Refused != 1 || counts.Counted != 2_000 || counted(t, direct) != 2_000 {
+		t.Fatalf("%+v", counts)
+	}
+}
+
 func TestATrackerDropsWhatFindsNoRoomAndSaysSo(t *testing.T) {
 	s := stand.New(t)
 	tracker := pulls.NewTracker(s.Conn)

@@ -166,6 +166,11 @@ func (t *Tracker) count(ctx context.Context, batch []*pb.Pull) (again []*pb.Pull
 			return nil, 0
 		case failed.Transient():
 			return batch, failed.RetryAfter
+		case failed.Reason == gateway.ErrRequestTooLarge && len(batch) > 1:
+			half := len(batch) / 2
+			again, least = t.count(ctx, batch[:half])
+			more, later := t.count(ctx, batch[half:])
+			return slices.Concat(again, more), max(least, later)
 		}
 		if n, _ := fmt.Sscanf(failed.Metadata["field"], "pulls[%d]", &wrong); n != 1 || wrong >= len(batch) {
 			t.refused.Add(uint64(len(batch)))
