@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 from redis_gateway import Client
 from redisgateway.v1 import pull_metrics_pb2 as pb
+from redisgateway.v1 import user_events_pb2 as events_pb
 
 from .conftest import PATIENCE, Gateway, Server, eventually
 
@@ -114,6 +116,32 @@ def test_the_queue_is_bounded_and_says_so(gateway: Gateway, client: Client) -> N
     assert pulls.put(PULL)
     assert pulls.flush(PATIENCE)
     assert pulls.counts.stood >= 1
+
+
+def test_closed_it_begins_anew(client: Client, server: Server) -> None:
+    pulls = client.background_pulls
+    for _ in range(2):
+        assert pulls.put(PULL)
+        assert pulls.flush(PATIENCE)
+        pulls.close(PATIENCE)
+    assert pulls.counts.stood == counted(server) == 2
+
+
+def test_queues_are_closed_side_by_side(gateway: Gateway, client: Client) -> None:
+    events, pulls = client.background_events, client.background_pulls
+    event = events_pb.PublishRequest(username="devtable", event_id="test", payload=b"{}")
+    gateway.process.send_signal(signal.SIGSTOP)
+    for _ in range(10):
+        assert events.put(event)
+    assert pulls.put(PULL)
+    closing = threading.Thread(target=client.close, daemon=True)
+    closing.start()
+    try:
+        eventually(lambda: not events.put(event) and not pulls.put(PULL), "neither takes anything")
+    finally:
+        gateway.process.send_signal(signal.SIGCONT)
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
 
 
 CHILD = """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import random
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -93,20 +94,8 @@ class Background(ABC, Generic[T]):
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Flushes for so many seconds at most, and ends the thread. What is not sent by then is dropped, what is not answered
-        is unknown. What is put afterwards begins anew."""
-        with self._changed:
-            if self._thread is None:
-                return
-            self._closing = True
-            self._changed.notify_all()
-            self._changed.wait_for(self._has_ended, timeout)
-            self._counts.dropped += len(self._queue)
-            self._queue.clear()
-            self._cut = True
-            self._changed.notify_all()
-        self._cut_off()
-        with self._changed:
-            self._changed.wait_for(self._has_ended, _CUT_OFF_TIMEOUT)
+        2 s later is unknown. What is put afterwards begins anew."""
+        close_all([self], timeout)
 
     def forked(self) -> None:
         """In the child: what waits, and the counts, are the parent's."""
@@ -140,6 +129,30 @@ class Background(ABC, Generic[T]):
             self._queue.extendleft(reversed(again))
         self._in_hand = []
         self._changed.notify_all()
+
+    def _ask_to_end(self) -> threading.Thread | None:
+        """Who shall end once nothing is waiting."""
+        with self._changed:
+            self._closing = self._thread is not None
+            self._changed.notify_all()
+            return self._thread
+
+    def _has_ended(self, thread: threading.Thread, give_up: float) -> bool:
+        """Waits until a thread has ended. Another may have begun since."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._thread is not thread, max(0.0, give_up - time.monotonic()))
+
+    def _cut_short(self, thread: threading.Thread) -> None:
+        """Lets a thread end now."""
+        with self._changed:
+            if self._thread is not thread:
+                # Nobody would take it back.
+                return
+            self._counts.dropped += len(self._queue)
+            self._queue.clear()
+            self._cut = True
+            self._changed.notify_all()
+        self._cut_off()
 
     def _begin(self) -> bool:
         """Starts the thread. False: the process ends, and Python starts no more threads."""
@@ -191,8 +204,17 @@ class Background(ABC, Generic[T]):
     def _is_idle(self) -> bool:
         return not self._queue and not self._in_hand
 
-    def _has_ended(self) -> bool:
-        return self._thread is None
+
+def close_all(backgrounds: Iterable[Background[Any]], timeout: float = CLOSE_TIMEOUT) -> None:
+    """Closes them side by side, so that all of them take no longer than one."""
+    ending = [(background, thread) for background in backgrounds if (thread := background._ask_to_end())]
+    give_up = time.monotonic() + timeout
+    ending = [(background, thread) for background, thread in ending if not background._has_ended(thread, give_up)]
+    for background, thread in ending:
+        background._cut_short(thread)
+    give_up = time.monotonic() + _CUT_OFF_TIMEOUT
+    for background, thread in ending:
+        background._has_ended(thread, give_up)
 
 
 _all: weakref.WeakSet[Background[Any]] = weakref.WeakSet()
@@ -200,5 +222,4 @@ _all: weakref.WeakSet[Background[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    for background in list(_all):
-        background.close()
+    close_all(list(_all))

@@ -27,6 +27,7 @@ from redisgateway.v1 import (
     user_events_pb2_grpc,
 )
 
+from ._background import close_all
 from ._calls import AsyncChannel, Channel
 from ._channel import Connection, target_from_environment
 from .events import EventQueue
@@ -94,10 +95,9 @@ class Client:
         self.background_events = EventQueue(self.user_events)
 
     def close(self) -> None:
-        """Sends what waits in the background, for 5 s at most each, and ends the channel and what is open on it. A later call
-        makes another."""
-        self.background_events.close()
-        self.background_pulls.close()
+        """Sends what waits in the background, for 5 s at most and 2 s more for the last answers, and ends the channel and what
+        is open on it. A later call makes another."""
+        close_all([self.background_events, self.background_pulls])
         channel = self._connection.take()
         if channel is not None:
             channel.close()
