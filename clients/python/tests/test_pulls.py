@@ -15,6 +15,7 @@ from redisgateway.v1 import user_events_pb2 as events_pb
 from .conftest import PATIENCE, Gateway, Server, eventually
 
 PULL = pb.Pull(repository_id=7, tag="latest", digest="sha256:5f70bf18", timestamp="1700000000")
+EVENT = events_pb.PublishRequest(username="devtable", event_id="test", payload=b"{}")
 KEY = "pull_events:repo:7:tag:latest:sha256:5f70bf18"
 
 
@@ -127,17 +128,38 @@ def test_closed_it_begins_anew(client: Client, server: Server) -> None:
     assert pulls.counts.stood == counted(server) == 2
 
 
+def test_a_thread_outlives_what_nobody_thought_of(client: Client, server: Server) -> None:
+    events, pulls = client.background_events, client.background_pulls
+
+    def stand(n: int) -> None:
+        assert pulls.put(PULL)
+        assert events.put(EVENT)
+        assert pulls.flush(PATIENCE)
+        assert events.flush(PATIENCE)
+        assert (events.counts.stood, counted(server)) == (n, pulls.counts.stood)
+
+    stand(1)
+    # Calls on such a channel fail, and not with an error of gRPC's.
+    client._connection.channel().close()
+    assert pulls.put(PULL)
+    assert events.put(EVENT)
+    assert events.flush(PATIENCE)
+    assert events.counts.unknown == 1
+    client._connection.take()
+    stand(2)
+    assert pulls.counts.stood + pulls.counts.unknown == 3
+
+
 def test_queues_are_closed_side_by_side(gateway: Gateway, client: Client) -> None:
     events, pulls = client.background_events, client.background_pulls
-    event = events_pb.PublishRequest(username="devtable", event_id="test", payload=b"{}")
     gateway.process.send_signal(signal.SIGSTOP)
     for _ in range(10):
-        assert events.put(event)
+        assert events.put(EVENT)
     assert pulls.put(PULL)
     closing = threading.Thread(target=client.close, daemon=True)
     closing.start()
     try:
-        eventually(lambda: not events.put(event) and not pulls.put(PULL), "neither takes anything")
+        eventually(lambda: not events.put(EVENT) and not pulls.put(PULL), "neither takes anything")
     finally:
         gateway.process.send_signal(signal.SIGCONT)
     closing.join(PATIENCE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import random
+import logging
 import threading
 import time
 import weakref
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from . import _fork
+from ._pauses import pauses
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -23,9 +26,6 @@ MOST_WAITING = 10_000
 CLOSE_TIMEOUT = 5.0  # seconds, also at the end of the process
 
 _CUT_OFF_TIMEOUT = 2.0  # seconds, for the thread to notice
-
-_FIRST_PAUSE = 0.1  # seconds
-_MOST_PAUSE = 2.0
 
 
 @dataclass
@@ -165,15 +165,23 @@ class Background(ABC, Generic[T]):
         return True
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        waits = pauses()
         while self._has_more():
-            if self._work():
-                pause = _FIRST_PAUSE
+            if self._works():
+                waits = pauses()
                 continue
             with self._changed:
-                # Apart from each other, or all processes come back at once.
-                self._changed.wait_for(lambda: self._cut, pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _MOST_PAUSE)
+                self._changed.wait_for(lambda: self._cut, next(waits))
+
+    def _works(self) -> bool:
+        """As `_work`. What nobody thought of costs what is in hand, never the thread: nobody would start another."""
+        try:
+            return self._work()
+        except Exception:
+            logger.exception("what was in hand may or may not have been done")
+            with self._changed:
+                self._settle(unknown=len(self._in_hand))
+            return False
 
     def _has_more(self) -> bool:
         """Waits for something to send. False: the end was asked for, and has come."""

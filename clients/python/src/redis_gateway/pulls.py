@@ -54,12 +54,16 @@ class PullStream(Background[pb.Pull]):
                 self._answered(session, answer)
         except GatewayError as broken:
             error = broken
+        finally:
+            # Also after an answer that made no sense: nothing more is taken for this stream.
+            with self._changed:
+                session.over = True
+                self._changed.notify_all()
+            stream.cancel()
+            self._stream = None
         with self._changed:
-            session.over = True
-            self._changed.notify_all()
             if self._in_hand:
                 session.well = self._broken(error)
-        self._stream = None
         return session.well
 
     def _send_one(self) -> bool:
