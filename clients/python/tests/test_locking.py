@@ -157,6 +157,23 @@ def test_lost_while_no_gateway_can_say_so(gateway: Gateway) -> None:
     eventually(lambda: lock.lost, "lost")
 
 
+def test_lost_when_its_grace_is_over_until_it_is_taken_up(
+    gateway: Gateway, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis_gateway.quay._keeper._GRACE", 1)
+    lock = GlobalLock("cut", 20 * int(PATIENCE), auto_renewal=True)
+    assert lock.acquire()
+    holder = server.direct().get("lock:cut")
+    gateway.kill()
+    # Another gateway that only lost its caller would release it by then.
+    eventually(lambda: lock.lost, "lost")
+    gateway.start()
+    eventually(lambda: not lock.lost, "taken up")
+    assert server.direct().get("lock:cut") == holder
+    lock.release()
+    assert not server.direct().exists("lock:cut")
+
+
 HOLD = """
 import sys
 from redis_gateway.quay import _keeper

@@ -26,22 +26,25 @@ class Keeper:
 
     def __init__(self, locks: locks_pb2_grpc.LocksStub, name: str, ttl: int, holder_id: str, fencing_token: int) -> None:
         self._locks = locks
+        grace = min(ttl, _GRACE)
         self._request = pb.HoldRequest(
             name=name,
             ttl_ms=ttl * 1000,
-            grace_ms=min(ttl, _GRACE) * 1000,
+            grace_ms=grace * 1000,
             holder_id=holder_id,
             fencing_token=fencing_token,
         )
         self._ttl = ttl
-        self._certain_until = time.monotonic() + ttl
+        self._grace = grace
+        self._certain_until = self._lives_until = time.monotonic() + ttl
         self._ended = threading.Event()
         self._stream: Any = None
         threading.Thread(target=self._run, name=f"lock {name}", daemon=True).start()
 
     @property
     def lost(self) -> bool:
-        """Whether the lock may be another's: told so, or not renewed for as long as it lives."""
+        """Whether the lock may be another's: told so, not renewed for as long as it lives, or cut off for as long as its grace.
+        Not any more once it is taken up again."""
         return time.monotonic() >= self._certain_until
 
     def end(self) -> None:
@@ -52,15 +55,19 @@ class Keeper:
 
     def _run(self) -> None:
         waits = pauses()
-        while not self._ended.is_set() and not self.lost:
-            certain_until = self._certain_until
+        # Also past its grace: a gateway that was killed releases nothing.
+        while not self._ended.is_set() and time.monotonic() < self._lives_until:
+            lives_until = self._lives_until
             try:
                 self._follow()
             except (Unavailable, OutcomeUnknown) as error:
                 logger.debug("Lock %s is not renewed: %s", self._request.name, error)
             except GatewayError as error:
                 self._lose(str(error))
-            if self._certain_until > certain_until:
+            finally:
+                # The gateway that kept it may live, and releases it then.
+                self._certain_until = min(self._certain_until, time.monotonic() + self._grace)
+            if self._lives_until > lives_until:
                 waits = pauses()
             self._ended.wait(next(waits))
         if self.lost and not self._ended.is_set():
@@ -73,10 +80,10 @@ class Keeper:
         for answer in self._stream:
             kind = answer.WhichOneof("event")
             if kind in ("acquired", "renewed"):
-                self._certain_until = time.monotonic() + self._ttl
+                self._certain_until = self._lives_until = time.monotonic() + self._ttl
             elif kind == "lost":
                 self._lose(pb.HoldLost.Cause.Name(answer.lost.cause))
 
     def _lose(self, cause: str) -> None:
         logger.debug("Lock %s: %s", self._request.name, cause)
-        self._certain_until = 0.0
+        self._certain_until = self._lives_until = 0.0
