@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from redis_gateway.quay.cache import CacheKey, GatewayDataModelCache, NoopDataModelCache, get_model_cache
 
-from .conftest import Gateway, Server, eventually
+from .conftest import PATIENCE, Gateway, Server, eventually
 from .recording import replay
 
 KEY = CacheKey("repo_blob__ns_repo_sha256:ab_1", "60s")
@@ -190,6 +191,18 @@ def test_gateway_down_is_a_miss_at_once(cache: GatewayDataModelCache, gateway: G
     cache.invalidate(KEY)
     gateway.start()
     eventually(lambda: cache.retrieve(KEY, lambda: 3) == 3 and server.direct().get(KEY.key), "cached again")
+
+
+def test_many_wait_once_for_a_gateway_that_hangs(config: dict[str, Any], gateway: Gateway) -> None:
+    cache = GatewayDataModelCache({"redis_config": config}, wait=PATIENCE)
+    asked = [CacheKey(f"k{n}", "60s") for n in range(2)]
+    assert cache.retrieve(KEY, lambda: 1) == 1
+    gateway.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert cache.retrieve_many(asked, lambda key: key.key) == ["k0", "k1"]
+    # Asked for by itself, each key would have waited for that long.
+    assert time.monotonic() - began < PATIENCE
+    gateway.process.send_signal(signal.SIGCONT)
 
 
 def test_gateway_killed_while_loading(cache: GatewayDataModelCache, gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from redisgateway.v1 import cache_pb2 as pb
 from redisgateway.v1.common_pb2 import DegradedReason
 
-from ..errors import GatewayError
+from ..errors import GatewayError, OutcomeUnknown, Unavailable
 from ._config import client_of
 
 logger = logging.getLogger(__name__)
@@ -109,14 +109,19 @@ class GatewayDataModelCache(DataModelCache):
         loader: Callable[[CacheKey], Any],
         should_cache: ShouldCache = is_not_none,
     ) -> list[Any]:
-        """What `retrieve` answers for each key. Costs one call for all keys that are cached, and one or two for each other."""
-        found = self._get_many([cache_key.key for cache_key in cache_keys])
+        """What `retrieve` answers for each key. Costs one call for each 1,000 keys, and one or two for each that is not cached.
+        A gateway that does not answer is asked no more: what is missing is loaded, and not cached."""
+        found, answered = self._get_many([cache_key.key for cache_key in cache_keys])
+
+        def missing(cache_key: CacheKey) -> Any:
+            return self.retrieve(cache_key, lambda: loader(cache_key), should_cache) if answered else loader(cache_key)
+
         answers = []
         for cache_key in cache_keys:
             try:
                 answers.append(json.loads(found[cache_key.key]))
             except (KeyError, ValueError):
-                answers.append(self.retrieve(cache_key, lambda missing=cache_key: loader(missing), should_cache))  # type: ignore[misc]
+                answers.append(missing(cache_key))
         return answers
 
     def invalidate(self, cache_key: CacheKey) -> None:
@@ -140,17 +145,18 @@ class GatewayDataModelCache(DataModelCache):
         _log_degraded("%s cannot be read: %s", key, answer.degraded)
         return answer
 
-    def _get_many(self, keys: list[str]) -> dict[str, bytes]:
+    def _get_many(self, keys: list[str]) -> tuple[dict[str, bytes], bool]:
+        """What is cached, and whether the gateway answered."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
             try:
                 answer = self._once.BatchGet(pb.CacheBatchGetRequest(keys=batch), timeout=_TIMEOUT)
             except GatewayError as error:
-                logger.warning("%d keys cannot be read: %s", len(batch), error)
-                break
+                logger.warning("%d keys cannot be read: %s", len(keys) - start, error)
+                return found, not isinstance(error, (Unavailable, OutcomeUnknown))
             found.update((key, item.value) for key, item in zip(batch, answer.values, strict=True) if item.HasField("value"))
-        return found
+        return found, True
 
     def _load(self, cache_key: CacheKey, token: str, loader: Loader, should_cache: ShouldCache) -> Any:
         """Loads under a lease, which ends with a value that is stored, or without one."""
