@@ -58,14 +58,14 @@ def test_error_names_the_reason(client: Client) -> None:
 
 
 def test_without_a_gateway_what_is_not_safe_is_unknown() -> None:
-    with Client("127.0.0.1:1", timeout=0.5) as client:
+    with Client("127.0.0.1:1", timeout=2) as client:
         with pytest.raises(OutcomeUnknown):
             client.build_logs.Append(append("7", "x"))
         began = time.monotonic()
         with pytest.raises(Unavailable):
             client.build_logs.GetStatus(logs_pb.GetStatusRequest(build_id="7"))
-        # It was tried again, and not past its deadline.
-        assert time.monotonic() - began < 30
+        # It was tried again for as long as another try was in time, and not past its deadline.
+        assert 1 <= time.monotonic() - began < PATIENCE
 
 
 def test_a_safe_call_outlives_a_restart(gateway: Gateway, client: Client) -> None:
