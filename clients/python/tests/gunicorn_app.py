@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
+from redis_gateway import shared
 from redis_gateway.quay.buildlogs import RedisBuildLogs
 from redis_gateway.quay.cache import CacheKey, get_model_cache
 from redis_gateway.quay.locking import GlobalLock
@@ -80,8 +81,9 @@ PATTERNS: dict[str, tuple[float, Callable[[], object]]] = {
     "get": (5, lambda: orchestrator.get_prefixed_keys("building/")),
 }
 
-# Of this worker: when something was heard, and how late a greenlet was run.
+# Of this worker: when something was heard, when more of what leaves in the background stood, and how late a greenlet was run.
 heard: list[float] = []
+stood: dict[str, list[float]] = {"publish later": [], "count later": []}
 lateness = [0.0]
 
 
@@ -89,6 +91,18 @@ def listen() -> None:
     for event_id, _ in UserEventListener(config, "devtable", ["docker-cli"]).event_stream():
         if event_id == "docker-cli":
             heard.append(time.monotonic())
+
+
+def watch_the_background() -> None:
+    client = shared(target)
+    queues: dict[str, Any] = {"publish later": client.background_events, "count later": client.background_pulls}
+    known = dict.fromkeys(queues, 0)
+    while True:
+        time.sleep(0.05)
+        for name, background in queues.items():
+            if (now := background.counts.stood) > known[name]:
+                known[name] = now
+                stood[name].append(time.monotonic())
 
 
 def watch_the_clock() -> None:
@@ -101,7 +115,7 @@ def watch_the_clock() -> None:
 @functools.cache
 def begin() -> None:
     """Once in each worker."""
-    for work in (listen, watch_the_clock):
+    for work in (listen, watch_the_background, watch_the_clock):
         threading.Thread(target=work, daemon=True).start()
 
 
@@ -126,4 +140,5 @@ def app(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, 
             calls.append(call(name))
             time.sleep(PAUSE)
     start_response("200 OK", [("Content-Type", "application/json")])
-    return [json.dumps({"pid": os.getpid(), "calls": calls, "heard": heard, "late": lateness[0]}).encode()]
+    answer = {"pid": os.getpid(), "calls": calls, "heard": heard, "stood": stood, "late": lateness[0]}
+    return [json.dumps(answer).encode()]

@@ -140,11 +140,15 @@ def recovery(answers: list[dict[str, Any]], calls: list[dict[str, Any]], back: l
     """For each pattern the seconds from a gateway's start to the first success, in the worker where that took the longest."""
     successes: dict[tuple[int, str], list[float]] = defaultdict(list)
     for call in calls:
+        # Also for what never succeeds.
+        times = successes[call["pid"], call["name"]]
         if not call["failure"]:
-            # Only what began with the gateway there.
-            successes[call["pid"], call["name"]].append(call["ended"])
+            times.append(call["ended"])
     for answer in answers:
         successes[answer["pid"], "hear"] = answer["heard"]
+        # What leaves in the background never fails for its caller; it succeeds when it stands.
+        for name, times in answer["stood"].items():
+            successes[answer["pid"], name] = times
     slowest: dict[str, float] = defaultdict(float)
     for (_, name), times in successes.items():
         for began in back:
