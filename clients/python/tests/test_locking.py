@@ -59,14 +59,14 @@ def test_without_a_time_to_live(server: Server) -> None:
 def test_wakes_the_other_and_is_woken(server: Server) -> None:
     lock, holder = GlobalLock("W"), other(server, "W")
     assert lock.acquire()
-    woken = threading.Thread(target=holder.acquire)
+    woken = threading.Thread(target=holder.acquire, daemon=True)
     woken.start()
     eventually(lambda: blocked(server), "the other waits")
     lock.release()
     woken.join(30)
     assert not woken.is_alive()
     again: list[bool] = []
-    waiting = threading.Thread(target=lambda: again.append(lock.acquire()))
+    waiting = threading.Thread(target=lambda: again.append(lock.acquire()), daemon=True)
     waiting.start()
     eventually(lambda: blocked(server), "the gateway waits")
     holder.release()
@@ -192,8 +192,7 @@ def test_ends_soon_after_its_process(server: Server, gateway: Gateway) -> None:
     args = [sys.executable, "-c", HOLD, gateway.target]
     with watching.monitor() as monitor, subprocess.Popen(args, stdin=subprocess.PIPE) as process:
         # The stream takes up what the call has got.
-        while "EXPIRE lock:D" not in monitor.next_command()["command"]:
-            pass
+        eventually(lambda: "EXPIRE lock:D" in monitor.next_command()["command"], "kept")
         process.kill()
     eventually(lambda: not server.direct().exists("lock:D"), "released")
 

@@ -167,13 +167,15 @@ def test_names_tell_what_is_known(config: dict[str, Any], server: Server) -> Non
 
 def test_runs_at_each_interval_until_it_is_stopped(config: dict[str, Any], database: Database, server: Server) -> None:
     flush = PullStatsFlush(database.upsert_tags, database.upsert_manifests, redis_config=config, interval=0.05)
-    thread = threading.Thread(target=flush.run)
+    thread = threading.Thread(target=flush.run, daemon=True)
     thread.start()
-    pull(server, 1, "", A, 1, 1_700_000_000)
-    eventually(lambda: len(database.manifests) == 1, "flushed")
-    pull(server, 2, "", A, 1, 1_700_000_000)
-    eventually(lambda: len(database.manifests) == 2, "flushed at the next run")
-    flush.stop()
+    try:
+        pull(server, 1, "", A, 1, 1_700_000_000)
+        eventually(lambda: len(database.manifests) == 1, "flushed")
+        pull(server, 2, "", A, 1, 1_700_000_000)
+        eventually(lambda: len(database.manifests) == 2, "flushed at the next run")
+    finally:
+        flush.stop()
     thread.join(30)
     assert not thread.is_alive()
 

@@ -20,7 +20,7 @@ from redis_gateway.quay.userevent import (
     UserEventsBuilderModule,
 )
 
-from .conftest import PATIENCE, Gateway, Server
+from .conftest import PATIENCE, Gateway, Server, eventually
 from .recording import SCENARIOS
 
 [SCENARIO] = [scenario for scenario in SCENARIOS if scenario["pattern"] == "user_events"]
@@ -35,19 +35,25 @@ def heard(listener: UserEventListener) -> Iterator[queue.SimpleQueue[tuple[str, 
         for item in listener.event_stream():
             items.put(item)
 
-    thread = threading.Thread(target=listen)
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    yield items
-    listener.stop()
+    try:
+        yield items
+    finally:
+        listener.stop()
     thread.join(PATIENCE)
     assert not thread.is_alive(), "event_stream ends with stop"
 
 
-def until(items: queue.SimpleQueue[tuple[str, Any]], event: str) -> Any:
-    while True:
-        found, data = items.get(timeout=PATIENCE)
-        if found == event:
-            return data
+def following(items: queue.SimpleQueue[tuple[str, Any]], event: str | None = None) -> tuple[str, Any]:
+    """The next item of that name; without one, the next that is no pulse."""
+
+    def wanted() -> tuple[str, Any] | None:
+        item = items.get(timeout=PATIENCE)
+        return item if item[0] == event or (event is None and item[0] != "pulse") else None
+
+    found: tuple[str, Any] = eventually(wanted, event or "no pulse")
+    return found
 
 
 def test_hears_and_publishes_what_the_reference_did(config: dict[str, Any], server: Server) -> None:
@@ -71,20 +77,14 @@ def test_hears_and_publishes_what_the_reference_did(config: dict[str, Any], serv
                     publisher.publish_event_data(args["event_id"], args["data"])
                     assert shared(config["gateway"]).background_events.flush(PATIENCE)
         published: list[Any] = []
-        while len(published) < len(steps):
-            message = direct.get_message(timeout=PATIENCE)
-            if message:
-                published.append({"channel": message["channel"].decode(), "payload": message["data"].decode()})
+        for _ in steps:
+            message = eventually(lambda: direct.get_message(timeout=PATIENCE), "a message")
+            published.append({"channel": message["channel"].decode(), "payload": message["data"].decode()})
         assert published == [event for step in steps for event in step["published"]]
         expected = [(item["event"], item["data"]) for item in listen["result"]["value"] if item["event"] != "pulse"]
         # The recording's listener was not there yet for the first.
         expected.insert(0, ("docker-cli", {"action": "login"}))
-        events: list[Any] = []
-        while len(events) < len(expected):
-            item = items.get(timeout=PATIENCE)
-            if item[0] != "pulse":
-                events.append(item)
-        assert events == expected
+        assert [following(items) for _ in expected] == expected
     assert shared(config["gateway"]).background_events.counts.stood == 5
 
 
@@ -99,12 +99,12 @@ def test_listens_again_after_the_gateway_was_away(config: dict[str, Any], gatewa
     with heard(listener) as items:
         gateway.kill()
         gateway.start()
-        assert until(items, "gap") == {"cause": "GATEWAY_LOST", "dropped": 0}
+        assert following(items, "gap")[1] == {"cause": "GATEWAY_LOST", "dropped": 0}
         server.direct().publish("user/devtable/events/test", '{"after": 1}')
-        assert until(items, "test") == {"after": 1}
+        assert following(items, "test")[1] == {"after": 1}
         # stop() ends it also while there is no gateway.
         gateway.kill()
-        until(items, "pulse")
+        following(items, "pulse")
 
 
 def test_a_gap_of_redis_is_told_or_left_out(config: dict[str, Any], server: Server) -> None:
@@ -113,13 +113,10 @@ def test_a_gap_of_redis_is_told_or_left_out(config: dict[str, Any], server: Serv
     with heard(telling) as items, heard(silent) as others:
         server.kill()
         server.start()
-        assert until(items, "gap")["cause"] == "CONNECTION_LOST"
+        assert following(items, "gap")[1]["cause"] == "CONNECTION_LOST"
         server.direct().publish("user/devtable/events/test", '{"after": 1}')
-        assert until(items, "test") == {"after": 1}
-        seen: list[Any] = []
-        while not seen or seen[-1][0] == "pulse":
-            seen.append(others.get(timeout=PATIENCE))
-        assert seen[-1] == ("test", {"after": 1})
+        assert following(items, "test")[1] == {"after": 1}
+        assert following(others) == ("test", {"after": 1})
 
 
 def test_what_cannot_be_listened_to_fails_at_once(config: dict[str, Any], server: Server, gateway: Gateway) -> None:
