@@ -7,7 +7,6 @@ call, so that stubs outlive a fork.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
@@ -15,12 +14,10 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 
 from ._channel import Connection
+from ._pauses import pauses
 from .errors import GatewayError, Unavailable, from_rpc
 
 T = TypeVar("T")
-
-_FIRST_PAUSE = 0.05  # seconds
-_MOST_PAUSE = 1.0
 
 
 class Channel:
@@ -115,7 +112,7 @@ class _Attempts:
     def __init__(self, method: Method, timeout: float) -> None:
         self._method = method
         self._deadline = time.monotonic() + timeout
-        self._pause = _FIRST_PAUSE
+        self._pauses = pauses()
 
     def left(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
@@ -123,11 +120,9 @@ class _Attempts:
     def after(self, error: grpc.RpcError) -> float:
         """Seconds until the next attempt; raises if there may be none, or no time is left for it."""
         failure = from_rpc(error, self._method.safe)
-        # Apart from each other, or all callers of a gateway that was restarted come back at once.
-        pause = max(failure.retry_after, self._pause * random.uniform(0.5, 1.0))
+        pause = max(failure.retry_after, next(self._pauses))
         if not (self._method.safe and isinstance(failure, Unavailable)) or pause >= self.left():
             raise failure from error
-        self._pause = min(2 * self._pause, _MOST_PAUSE)
         return pause
 
 
