@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from types import ModuleType, TracebackType
 from typing import Any, cast
 
@@ -149,14 +148,10 @@ class AsyncClient:
 
 
 _shared: dict[str, Client] = {}
-_shared_lock = threading.Lock()
 
 
 def shared(target: str | None = None) -> Client:
     """The process's own client of a target: all who ask for it have one channel between them."""
     target = target or target_from_environment()
-    client = _shared.get(target)
-    if client is None:
-        with _shared_lock:
-            client = _shared.setdefault(target, Client(target))
-    return client
+    # Of two that are made at once one is kept; the other was never connected.
+    return _shared.get(target) or _shared.setdefault(target, Client(target))
