@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,18 +150,13 @@ def test_loaded_again_in_the_background_before_it_ends(config: dict[str, Any]) -
     assert loaded_by[1] is not threading.current_thread()
 
 
-def test_a_refresh_for_which_there_is_no_room_is_left_to_others(
-    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
-    monkeypatch.setattr("redis_gateway.quay.cache._MOST_REFRESHES", 0)
-    cache = GatewayDataModelCache({"redis_config": config}, early_refresh=True)
-    key = CacheKey("hot", "3s")
+def load_slowly() -> int:
+    # How long it takes tells the gateway how early to begin.
+    time.sleep(0.3)
+    return 1
 
-    def load() -> int:
-        time.sleep(0.3)
-        return 1
 
-    assert cache.retrieve(key, load) == 1
+def a_refresh_is_left_to_others(cache: GatewayDataModelCache, server: Server, key: CacheKey) -> None:
     with server.direct().monitor() as monitor:
 
         def lease_is_given_up() -> bool:
@@ -167,9 +164,89 @@ def test_a_refresh_for_which_there_is_no_room_is_left_to_others(
             assert cache.retrieve(key, must_not_load) == 1
             server.direct().echo("behind it")
             seen = list(iter(lambda: monitor.next_command()["command"], "ECHO behind it"))
-            return "DEL redis-gateway:v1:cache:lease:{hot}" in seen
+            return f"DEL redis-gateway:v1:cache:lease:{{{key.key}}}" in seen
 
         eventually(lease_is_given_up, "a lease to refresh comes, and goes")
+
+
+def test_a_refresh_for_which_there_is_no_room_is_left_to_others(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr("redis_gateway.quay.cache._MOST_REFRESHES", 0)
+    cache = GatewayDataModelCache({"redis_config": config}, early_refresh=True)
+    key = CacheKey("hot", "3s")
+    assert cache.retrieve(key, load_slowly) == 1
+    a_refresh_is_left_to_others(cache, server, key)
+
+
+def test_a_refresh_for_which_no_thread_starts_is_left_to_others(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr("redis_gateway.quay.cache._MOST_REFRESHES", 1)
+    cache = GatewayDataModelCache({"redis_config": config}, early_refresh=True)
+    key = CacheKey("hot", "3s")
+    assert cache.retrieve(key, load_slowly) == 1
+    # No machine has room for such a thread.
+    usual = threading.stack_size(1 << 60)
+    try:
+        a_refresh_is_left_to_others(cache, server, key)
+    finally:
+        threading.stack_size(usual)
+    loaded_by: list[threading.Thread] = []
+
+    def load() -> int:
+        loaded_by.append(threading.current_thread())
+        return load_slowly()
+
+    def refreshed() -> bool:
+        assert cache.retrieve(key, load) == 1
+        return any(thread is not threading.current_thread() for thread in loaded_by)
+
+    eventually(refreshed, "loaded again in the background")
+
+
+# The loader of the parent waits in the one thread that refreshes, and goes on after the child.
+FORK = """
+import os, sys, threading, time
+from redis_gateway.quay import cache as module
+
+module._MOST_REFRESHES = 1
+cache = module.GatewayDataModelCache({"redis_config": {"gateway": sys.argv[1]}}, early_refresh=True)
+go_on = threading.Event()
+
+def refresh(name, load):
+    # Asks until the value is loaded in the background.
+    begun = threading.Event()
+
+    def load_anywhere():
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.3)
+        else:
+            begun.set()
+            load()
+        return 1
+
+    while not begun.is_set():
+        assert cache.retrieve(module.CacheKey(name, "3s"), load_anywhere) == 1
+
+refresh("of the parent", go_on.wait)
+child = os.fork()
+if not child:
+    refresh("of the child", lambda: None)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+go_on.set()
+"""
+
+
+def test_a_child_has_room_for_refreshes_whatever_its_parent_loads(gateway: Gateway) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORK, gateway.target], start_new_session=True) as process:
+        try:
+            assert process.wait(PATIENCE) == 0
+        finally:
+            # Also the child.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_redis_down_is_a_miss(cache: GatewayDataModelCache, server: Server) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from redisgateway.v1 import cache_pb2 as pb
 from redisgateway.v1.common_pb2 import DegradedReason
 
+from .. import _fork
 from ..errors import GatewayError, OutcomeUnknown, Unavailable
 from ._config import client_of
 
@@ -86,6 +87,11 @@ class GatewayDataModelCache(DataModelCache):
         self._wait = wait
         self._lease = lease
         self._early_refresh = early_refresh
+        self.forked()
+        _fork.tell(self)
+
+    def forked(self) -> None:
+        """In the child: what is loaded again now, is so by threads of the parent."""
         self._refreshes = threading.Semaphore(_MOST_REFRESHES)
 
     def retrieve(self, cache_key: CacheKey, loader: Loader, should_cache: ShouldCache = is_not_none) -> Any:
@@ -170,7 +176,8 @@ class GatewayDataModelCache(DataModelCache):
         return result
 
     def _refresh(self, cache_key: CacheKey, token: str, loader: Loader, should_cache: ShouldCache) -> None:
-        """Loads in the background, unless too much is loaded there: then another caller does it, or nobody."""
+        """Loads in the background, unless too much is loaded there, or no thread starts: then another caller does it, or
+        nobody."""
 
         def refresh() -> None:
             try:
@@ -181,9 +188,13 @@ class GatewayDataModelCache(DataModelCache):
                 self._refreshes.release()
 
         if self._refreshes.acquire(blocking=False):
-            threading.Thread(target=refresh, name="refresh of the model cache", daemon=True).start()
-        else:
-            self._end_lease(cache_key.key, token, None)
+            try:
+                threading.Thread(target=refresh, name="refresh of the model cache", daemon=True).start()
+                return
+            except RuntimeError as error:
+                self._refreshes.release()
+                logger.warning("%s is not loaded again: %s", cache_key.key, error)
+        self._end_lease(cache_key.key, token, None)
 
     def _end_lease(self, key: str, token: str, fill: pb.CacheFillRequest | None) -> None:
         try:
