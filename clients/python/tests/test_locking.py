@@ -106,6 +106,14 @@ def test_as_a_context(server: Server) -> None:
     assert not server.direct().exists("lock:C")
 
 
+def test_without_a_wait_is_asked_once(server: Server) -> None:
+    with GlobalLock("B"), server.direct().monitor() as monitor:
+        assert not GlobalLock("B", wait=0).acquire()
+        server.direct().echo("behind it")
+        seen = list(iter(lambda: monitor.next_command()["command"], "ECHO behind it"))
+    assert seen.count("GET lock:B") == 1
+
+
 def test_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GlobalLock, "_client", None)
     with pytest.raises(LockNotAcquiredException):

@@ -86,7 +86,7 @@ class GlobalLock:
         holder_id = base64.b64encode(os.urandom(18)).decode()
         try:
             answer = self._ask(holder_id, 0.0)
-            if not answer.acquired:
+            if not answer.acquired and self._wait:
                 # Only now: a gateway that is down must not cost its caller the whole wait.
                 answer = self._ask(holder_id, self._wait)
         except GatewayError as error:
