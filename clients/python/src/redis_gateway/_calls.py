@@ -20,43 +20,6 @@ from .errors import GatewayError, Unavailable, from_rpc
 T = TypeVar("T")
 
 
-class Channel:
-    """What a stub takes for its channel. `timeout` is for unary calls that name none, in seconds."""
-
-    def __init__(self, connection: Connection, safe: frozenset[str], timeout: float) -> None:
-        self._connection = connection
-        self._safe = safe
-        self._timeout = timeout
-
-    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return Unary(self._method("unary_unary", path, args, kwargs), self._timeout)
-
-    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return Streaming(self._method("unary_stream", path, args, kwargs))
-
-    def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return Unary(self._method("stream_unary", path, args, kwargs), self._timeout)
-
-    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return Streaming(self._method("stream_stream", path, args, kwargs))
-
-    def _method(self, kind: str, path: str, args: Any, kwargs: Any) -> Method:
-        return Method(self._connection, kind, path in self._safe, (path, *args), kwargs)
-
-
-class AsyncChannel(Channel):
-    """The same for asyncio."""
-
-    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return AsyncUnary(self._method("unary_unary", path, args, kwargs), self._timeout)
-
-    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return AsyncStreaming(self._method("unary_stream", path, args, kwargs))
-
-    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return AsyncStreaming(self._method("stream_stream", path, args, kwargs))
-
-
 class Method:
     """A method, and gRPC's callable for it on the channel of the moment."""
 
@@ -144,6 +107,37 @@ class AsyncStreaming(Streaming):
 
     def __call__(self, request: Any, **options: Any) -> Any:
         return AsyncStream[Any](self._method.callable()(request, **options), self._error)
+
+
+class Channel:
+    """What a stub takes for its channel. `timeout` is for unary calls that name none, in seconds."""
+
+    _unary: type[Unary] = Unary
+    _streaming: type[Streaming] = Streaming
+
+    def __init__(self, connection: Connection, safe: frozenset[str], timeout: float) -> None:
+        self._connection = connection
+        self._safe = safe
+        self._timeout = timeout
+
+    def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return self._unary(self._method("unary_unary", path, args, kwargs), self._timeout)
+
+    def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return self._streaming(self._method("unary_stream", path, args, kwargs))
+
+    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return self._streaming(self._method("stream_stream", path, args, kwargs))
+
+    def _method(self, kind: str, path: str, args: Any, kwargs: Any) -> Method:
+        return Method(self._connection, kind, path in self._safe, (path, *args), kwargs)
+
+
+class AsyncChannel(Channel):
+    """The same for asyncio."""
+
+    _unary = AsyncUnary
+    _streaming = AsyncStreaming
 
 
 class Stream(Generic[T]):

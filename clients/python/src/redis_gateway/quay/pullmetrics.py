@@ -27,10 +27,9 @@ class PullMetricsBuilder:
 
     def __init__(self, redis_config: Mapping[str, Any] | None = None, max_workers: int | None = None) -> None:
         self._redis_config = redis_config
-        self._max_workers = max_workers
 
     def get_event(self) -> PullMetrics:
-        return PullMetrics(self._redis_config, self._max_workers)
+        return PullMetrics(self._redis_config)
 
 
 class PullMetricsBuilderModule(Module):
@@ -39,10 +38,7 @@ class PullMetricsBuilderModule(Module):
     name = "pullmetrics"
 
     def make(self, app: Any) -> PullMetricsBuilder:
-        return PullMetricsBuilder(redis_config_of(app, "PULL_METRICS_REDIS"), app.config.get("PULL_METRICS_WORKER_COUNT"))
-
-    def __bool__(self) -> bool:
-        return True
+        return PullMetricsBuilder(redis_config_of(app, "PULL_METRICS_REDIS"))
 
 
 class PullMetrics:
