@@ -11,10 +11,10 @@ from typing import Any
 
 from .conftest import PATIENCE, Gateway, Server, eventually, state_of
 
-# Makes all before the fork, and forks twice. Each process appends a line to a log, in a tenth of the time that it has.
+# Makes all before the fork, and forks twice. Each process appends two lines to a log.
 PROGRAM = """
-import os, sys, time
-from redis_gateway import Client, OutcomeUnknown
+import os, sys
+from redis_gateway import Client
 from redis_gateway.quay.userevent import UserEventListener
 from redisgateway.v1 import build_logs_pb2 as pb
 
