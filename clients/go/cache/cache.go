@@ -14,6 +14,9 @@ import (
 	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
+// maxKeys is the most of one request.
+const maxKeys = 1_000
+
 // Options of a cache. What is 0 has its default.
 type Options struct {
 	// Timeout is how long a question to the cache may take, not counting Wait: 2 s by default.
@@ -34,6 +37,8 @@ type Options struct {
 type Cache struct {
 	cache   pb.CacheClient
 	options Options
+	// session is of the last write; nil outside of a session.
+	session *string
 }
 
 // New makes a cache.
@@ -44,7 +49,23 @@ func New(conn *gateway.Conn, options Options) *Cache {
 	if options.Degraded == nil {
 		options.Degraded = func(error) {}
 	}
-	return &Cache{pb.NewCacheClient(conn), options}
+	return &Cache{cache: pb.NewCacheClient(conn), options: options}
+}
+
+// Session is a cache whose reads miss none of its own writes, whatever replica they go to; for one goroutine at a time. With the
+// Token of another session, on whatever gateway, they miss none of that one's either; "" for none.
+func (c *Cache) Session(token string) *Cache {
+	session := *c
+	session.session = &token
+	return &session
+}
+
+// Token stands for what a session has written so far; outside of a session it is empty.
+func (c *Cache) Token() string {
+	if c.session == nil {
+		return ""
+	}
+	return *c.session
 }
 
 // Get gets a value, or loads it and stores it for ttl, in whole seconds; 0: until it is deleted. Of all who miss it one loads,
@@ -78,11 +99,37 @@ func (c *Cache) Get(
 func (c *Cache) Lookup(ctx context.Context, key string) (value []byte, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
-	answer, err := c.cache.Get(ctx, &pb.CacheGetRequest{Key: key, Fresh: c.options.Fresh}, gateway.Once)
+	answer, err := c.cache.Get(ctx, &pb.CacheGetRequest{Key: key, Fresh: c.options.Fresh, WriteToken: c.Token()}, gateway.Once)
 	if err := c.told(err, answer.GetDegraded()); err != nil {
 		return nil, false, err
 	}
 	return answer.Value, answer.Value != nil, nil
+}
+
+// LookupMany gets the values of those keys that have one. With an error, which may be ignored, others may have one too.
+func (c *Cache) LookupMany(ctx context.Context, keys ...string) (map[string][]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
+	defer cancel()
+	found := map[string][]byte{}
+	for len(keys) > 0 {
+		some := keys[:min(len(keys), maxKeys)]
+		answer, err := c.cache.BatchGet(ctx, &pb.CacheBatchGetRequest{
+			Keys: some, Fresh: c.options.Fresh, WriteToken: c.Token(),
+		}, gateway.Once)
+		var rest []string
+		for n, item := range answer.GetValues() {
+			if item.LeftOut {
+				rest = append(rest, some[n])
+			} else if item.Value != nil {
+				found[some[n]] = item.Value
+			}
+		}
+		if err := c.told(err, answer.GetDegraded()); err != nil {
+			return found, err
+		}
+		keys = slices.Concat(rest, keys[len(some):])
+	}
+	return found, nil
 }
 
 // Set stores a value for ttl, as Get does, in any case if overwrite, else unless one is there; says whether it did.
@@ -90,15 +137,17 @@ func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Dura
 	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
 	answer, err := c.cache.Set(ctx, &pb.CacheSetRequest{
-		Key: key, Value: value, TtlSeconds: round.Up(ttl, time.Second), Overwrite: overwrite,
+		Key: key, Value: value, TtlSeconds: round.Up(ttl, time.Second), Overwrite: overwrite, WantToken: c.session != nil,
 	})
+	c.written(answer.GetWriteToken())
 	return answer.GetStored(), c.told(err, answer.GetDegraded())
 }
 
 // Delete deletes keys, and voids what is being loaded for them. An error says that the old values may still be there.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error {
-	for some := range slices.Chunk(keys, 1_000) {
-		answer, err := c.cache.BatchDelete(ctx, &pb.CacheBatchDeleteRequest{Keys: some})
+	for some := range slices.Chunk(keys, maxKeys) {
+		answer, err := c.cache.BatchDelete(ctx, &pb.CacheBatchDeleteRequest{Keys: some, WantToken: c.session != nil})
+		c.written(answer.GetWriteToken())
 		if err := c.told(err, answer.GetDegraded()); err != nil {
 			return err
 		}
@@ -108,19 +157,20 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 
 // ask asks for a value or a lease, a second time if the gateway went away meanwhile. Nil: neither can be had.
 func (c *Cache) ask(ctx context.Context, key string) *pb.CacheGetOrLeaseResponse {
-	end := time.Now().Add(c.options.Wait)
+	end, patience := time.Now().Add(c.options.Wait), c.options.Wait
 	limit := c.options.Wait + c.options.Timeout
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline)/2)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	for again := false; ; again = true {
+	for again := false; ; again, patience = true, max(0, time.Until(end)) {
 		answer, err := c.cache.GetOrLease(ctx, &pb.CacheGetOrLeaseRequest{
-			Key:     key,
-			Fresh:   c.options.Fresh,
-			WaitMs:  max(0, time.Until(end)).Milliseconds(),
-			LeaseMs: c.options.Lease.Milliseconds(),
+			Key:        key,
+			Fresh:      c.options.Fresh,
+			WaitMs:     round.Up(patience, time.Millisecond),
+			LeaseMs:    round.Up(c.options.Lease, time.Millisecond),
+			WriteToken: c.Token(),
 		}, gateway.Once)
 		var failed *gateway.Error
 		if again || !errors.As(err, &failed) || !failed.Transient() {
@@ -134,8 +184,9 @@ func (c *Cache) fill(ctx context.Context, key, token string, value []byte, ttl t
 	ctx, cancel := c.after(ctx)
 	defer cancel()
 	answer, err := c.cache.Fill(ctx, &pb.CacheFillRequest{
-		Key: key, Token: token, Value: value, TtlSeconds: round.Up(ttl, time.Second),
+		Key: key, Token: token, Value: value, TtlSeconds: round.Up(ttl, time.Second), WantToken: c.session != nil,
 	}, gateway.Once)
+	c.written(answer.GetWriteToken())
 	_ = c.told(err, answer.GetDegraded())
 }
 
@@ -149,6 +200,13 @@ func (c *Cache) giveUp(ctx context.Context, key, token string) {
 // after is for what others wait for when the caller does not any more.
 func (c *Cache) after(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), c.options.Timeout)
+}
+
+// written notes a write of a session. The last one stands for all: a read that it does not lead to a replica goes to the primary.
+func (c *Cache) written(token string) {
+	if token != "" {
+		*c.session = token
+	}
 }
 
 // told tells what is wrong, if anything is.

@@ -1,17 +1,24 @@
 package cache_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/redis-gateway/redis-gateway/clients/go/cache"
 	"github.com/redis-gateway/redis-gateway/clients/go/gateway"
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/stand"
+	pb "github.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1"
 )
 
 const key = "catalog_page__(anon)_0_50"
@@ -165,4 +172,140 @@ func TestNoCallerFailsBecauseTheCacheDoes(t *testing.T) {
 	s.ResumeGateway(t)
 	s.KillGateway()
 	get(stand.Patience())
+}
+
+// asked keeps what a connection is asked and answered.
+func asked(into *[]any) grpc.DialOption {
+	return grpc.WithUnaryInterceptor(func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		err := invoke(ctx, method, request, reply, conn, options...)
+		*into = append(*into, request, reply)
+		return err
+	})
+}
+
+func TestTimesAreRoundedUp(t *testing.T) {
+	s := stand.New(t)
+	var calls []any
+	c := cache.New(s.Connect(t, asked(&calls)), cache.Options{Lease: 1_100 * time.Microsecond, Wait: time.Microsecond})
+	if value, err := c.Get(t.Context(), key, 0, (&loader{}).load); err != nil || string(value) != "loaded" {
+		t.Fatalf("%q %v", value, err)
+	}
+	if asked := calls[0].(*pb.CacheGetOrLeaseRequest); asked.LeaseMs != 2 || asked.WaitMs != 1 {
+		t.Fatalf("%v", asked)
+	}
+}
+
+func TestManyAreLookedUpAtOnce(t *testing.T) {
+	s := stand.New(t)
+	var told []error
+	c := cache.New(s.Conn, cache.Options{Timeout: stand.Patience(), Degraded: func(err error) { told = append(told, err) }})
+	// Of more keys than a request has, and more values than an answer.
+	value := strings.Repeat("v", 20_000)
+	var keys []string
+	for n := range 1_200 {
+		keys = append(keys, fmt.Sprint("k", n))
+		if n%4 == 0 {
+			s.Redis.Set(t.Context(), keys[n], value, 0)
+		}
+	}
+	found, err := c.LookupMany(t.Context(), keys...)
+	if err != nil || len(found) != 300 {
+		t.Fatalf("%d %v", len(found), err)
+	}
+	for key, got := range found {
+		if string(got) != value {
+			t.Fatalf("%s: %d bytes", key, len(got))
+		}
+	}
+	if found, err := c.LookupMany(t.Context()); err != nil || len(found) != 0 {
+		t.Fatalf("%v %v", found, err)
+	}
+	s.Redis.Set(t.Context(), "large", strings.Repeat("v", 5<<20), 0)
+	if found, err := c.LookupMany(t.Context(), "k0", "large"); !errors.Is(err, gateway.ErrValueTooLarge) || len(found) != 1 {
+		t.Fatalf("%d %v", len(found), err)
+	}
+	if len(told) != 1 {
+		t.Fatalf("%v", told)
+	}
+}
+
+func TestASessionBringsTheTokenOfItsLastWrite(t *testing.T) {
+	s := stand.New(t)
+	ctx := t.Context()
+	// From its first replica on a server counts what it writes.
+	replica, err := net.Dial("unix", s.Redis.Options().Addr)
+	check(t, err)
+	defer replica.Close()
+	_, err = fmt.Fprint(replica, "PSYNC ? -1\r\n")
+	check(t, err)
+	_, err = bufio.NewReader(replica).ReadString('\n')
+	check(t, err)
+	var calls []any
+	c := cache.New(s.Connect(t, asked(&calls)), cache.Options{})
+	session := c.Session("")
+	last := func() any { return calls[len(calls)-1] }
+	// The tokens that reads of each kind bring.
+	reads := func() []string {
+		calls = nil
+		if _, _, err := session.Lookup(ctx, "k"); err != nil {
+			t.Error(err)
+		}
+		if _, err := session.LookupMany(ctx, "k"); err != nil {
+			t.Error(err)
+		}
+		if _, err := session.Get(ctx, "there", 0, (&loader{}).load); err != nil {
+			t.Error(err)
+		}
+		return []string{
+			calls[0].(*pb.CacheGetRequest).WriteToken,
+			calls[2].(*pb.CacheBatchGetRequest).WriteToken,
+			calls[4].(*pb.CacheGetOrLeaseRequest).WriteToken,
+		}
+	}
+	var tokens []string
+	for _, write := range []func() string{
+		func() string {
+			_, err := session.Set(ctx, "k", []byte("v"), 0, true)
+			check(t, err)
+			return last().(*pb.CacheSetResponse).WriteToken
+		},
+		func() string {
+			s.Redis.Del(ctx, "there")
+			_, err := session.Get(ctx, "there", 0, (&loader{}).load)
+			check(t, err)
+			return last().(*pb.CacheFillResponse).WriteToken
+		},
+		func() string {
+			check(t, session.Delete(ctx, "k"))
+			return last().(*pb.CacheBatchDeleteResponse).WriteToken
+		},
+	} {
+		token := write()
+		s.Redis.Set(ctx, "there", "loaded", 0)
+		if got := reads(); token == "" || session.Token() != token || slices.Contains(tokens, token) ||
+			!slices.Equal(got, []string{token, token, token}) {
+			t.Fatalf("%q brought as %q", token, got)
+		}
+		tokens = append(tokens, token)
+	}
+	// Another session goes on from there, and the cache itself knows of none.
+	calls = nil
+	for session, want := range map[*cache.Cache]string{c.Session(session.Token()): session.Token(), c: ""} {
+		if _, _, err := session.Lookup(ctx, "k"); err != nil || calls[len(calls)-2].(*pb.CacheGetRequest).WriteToken != want {
+			t.Fatalf("%v %v", calls, err)
+		}
+	}
+	if _, err := c.Set(ctx, "k", nil, 0, true); err != nil || c.Token() != "" {
+		t.Fatalf("%q %v", c.Token(), err)
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -49,13 +49,17 @@ const (
 	ErrRedisUnavailable Reason = "REDIS_UNAVAILABLE"
 	ErrRequestTooLarge  Reason = "REQUEST_TOO_LARGE"
 	ErrTooManyKeys      Reason = "TOO_MANY_KEYS"
+	ErrValueTooLarge    Reason = "VALUE_TOO_LARGE"
 	ErrWrongType        Reason = "WRONG_TYPE"
 )
 
-// Degraded makes an error of the reason that an answer is degraded by; nil if it is not.
+// Degraded makes an error of the reason that an answer is degraded by; nil if it is not, UNKNOWN_n if only a newer gateway knows it.
 func Degraded(reason pb.DegradedReason) error {
 	if reason == pb.DegradedReason_DEGRADED_REASON_UNSPECIFIED {
 		return nil
+	}
+	if _, known := pb.DegradedReason_name[int32(reason)]; !known {
+		return Reason(fmt.Sprint("UNKNOWN_", int32(reason)))
 	}
 	return Reason(strings.TrimPrefix(reason.String(), "DEGRADED_REASON_"))
 }

@@ -216,3 +216,15 @@ func TestGatewaysGetCallsInTurnAndOneThatDiesIsLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestEachDegradedReasonHasItsError(t *testing.T) {
+	if err := gateway.Degraded(pb.DegradedReason_DEGRADED_REASON_VALUE_TOO_LARGE); !errors.Is(err, gateway.ErrValueTooLarge) {
+		t.Error(err)
+	}
+	if err := gateway.Degraded(4711); !errors.Is(err, gateway.Reason("UNKNOWN_4711")) {
+		t.Error(err)
+	}
+	if err := gateway.Degraded(0); err != nil {
+		t.Error(err)
+	}
+}
