@@ -16,7 +16,7 @@ import pytest
 
 from redis_gateway.quay.cache import CacheKey, GatewayDataModelCache, NoopDataModelCache, get_model_cache
 
-from .conftest import PATIENCE, Gateway, Server, eventually
+from .conftest import PATIENCE, Gateway, Server, eventually, state_of
 from .recording import replay
 
 KEY = CacheKey("repo_blob__ns_repo_sha256:ab_1", "60s")
@@ -280,6 +280,25 @@ def test_many_wait_once_for_a_gateway_that_hangs(config: dict[str, Any], gateway
     # Asked for by itself, each key would have waited for that long.
     assert time.monotonic() - began < PATIENCE
     gateway.process.send_signal(signal.SIGCONT)
+
+
+def test_many_ask_once_for_a_redis_that_hangs(config: dict[str, Any], server: Server) -> None:
+    asked: list[str] = []
+
+    class Cache(GatewayDataModelCache):
+        def retrieve(self, cache_key: CacheKey, *args: Any, **options: Any) -> Any:
+            asked.append(cache_key.key)
+            return super().retrieve(cache_key, *args, **options)
+
+    cache, keys = Cache({"redis_config": config}), [CacheKey(f"k{n}", "60s") for n in range(4)]
+    server.process.send_signal(signal.SIGSTOP)
+    eventually(lambda: state_of(server.process.pid) == "T", "the server stops")
+    assert cache.retrieve_many(keys, lambda key: key.key) == ["k0", "k1", "k2", "k3"]
+    assert asked == []
+    server.process.send_signal(signal.SIGCONT)
+    # Once it answers, what is missing is loaded under leases, and cached.
+    eventually(lambda: cache.retrieve_many(keys, lambda key: key.key) and server.direct().exists("k3"), "cached")
+    assert "k3" in asked
 
 
 def test_gateway_killed_while_loading(cache: GatewayDataModelCache, gateway: Gateway) -> None:

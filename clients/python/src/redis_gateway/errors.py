@@ -72,11 +72,16 @@ def from_rpc(error: grpc.RpcError, safe: bool) -> GatewayError:
 
 def from_degraded(reason: common_pb2.DegradedReason.ValueType) -> GatewayError:
     """The error that an answer tells of which is OK in spite of it."""
-    name = common_pb2.DegradedReason.Name(reason).removeprefix("DEGRADED_REASON_")
+    name = name_of(common_pb2.DegradedReason, reason).removeprefix("DEGRADED_REASON_")
     if reason == common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN:
         return OutcomeUnknown("the change may or may not stand in redis", grpc.StatusCode.UNKNOWN, name)
     kind = Unavailable if reason in MENDED_BY_TIME else GatewayError
     return kind("redis did not do what was asked", grpc.StatusCode.UNAVAILABLE, name)
+
+
+def name_of(enum: Any, value: int) -> str:
+    """The name of an enum's value; `UNKNOWN_n` of one that only a newer gateway knows."""
+    return str(enum.Name(value)) if value in enum.values() else f"UNKNOWN_{value}"
 
 
 def _kind(code: grpc.StatusCode, reason: str) -> type[GatewayError]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redisgateway.v1 import locks_pb2 as pb
 
 from .._pauses import pauses
-from ..errors import GatewayError, OutcomeUnknown, Unavailable
+from ..errors import GatewayError, OutcomeUnknown, Unavailable, name_of
 
 if TYPE_CHECKING:
     from redisgateway.v1 import locks_pb2_grpc
@@ -82,7 +82,7 @@ class Keeper:
             if kind in ("acquired", "renewed"):
                 self._certain_until = self._lives_until = time.monotonic() + self._ttl
             elif kind == "lost":
-                self._lose(pb.HoldLost.Cause.Name(answer.lost.cause))
+                self._lose(name_of(pb.HoldLost.Cause, answer.lost.cause))
 
     def _lose(self, cause: str) -> None:
         logger.debug("Lock %s: %s", self._request.name, cause)

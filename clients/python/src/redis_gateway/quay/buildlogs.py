@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from redisgateway.v1 import build_logs_pb2 as pb
 
-from ..errors import GatewayError
+from ..errors import GatewayError, name_of
 from ._config import Module, client_of, redis_config_of
 
 _TIMEOUT = 2.0  # seconds
@@ -99,7 +99,7 @@ class RedisBuildLogs:
         except GatewayError as error:
             return False, f"Could not connect to redis: {error}"
         if status != health_pb2.HealthCheckResponse.SERVING:
-            name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+            name = name_of(health_pb2.HealthCheckResponse.ServingStatus, status)
             return False, f"Could not connect to redis: the gateway says {name}"
         return True, None
 

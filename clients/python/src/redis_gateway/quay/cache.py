@@ -13,7 +13,7 @@ from redisgateway.v1 import cache_pb2 as pb
 from redisgateway.v1.common_pb2 import DegradedReason
 
 from .. import _fork
-from ..errors import GatewayError, OutcomeUnknown, Unavailable
+from ..errors import MENDED_BY_TIME, GatewayError, OutcomeUnknown, Unavailable, name_of
 from ._config import client_of
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class GatewayDataModelCache(DataModelCache):
         should_cache: ShouldCache = is_not_none,
     ) -> list[Any]:
         """What `retrieve` answers for each key. Costs one call for each 1,000 keys, and one or two for each that is not cached.
-        A gateway that does not answer is asked no more: what is missing is loaded, and not cached."""
+        A gateway that does not answer, or whose Redis does not, is asked no more: what is missing is loaded, and not cached."""
         found, answered = self._get_many([cache_key.key for cache_key in cache_keys])
 
         def missing(cache_key: CacheKey) -> Any:
@@ -152,7 +152,7 @@ class GatewayDataModelCache(DataModelCache):
         return answer
 
     def _get_many(self, keys: list[str]) -> tuple[dict[str, bytes], bool]:
-        """What is cached, and whether the gateway answered."""
+        """What is cached, and whether the gateway, and its Redis, answered."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
@@ -162,6 +162,9 @@ class GatewayDataModelCache(DataModelCache):
                 logger.warning("%d keys cannot be read: %s", len(keys) - start, error)
                 return found, not isinstance(error, (Unavailable, OutcomeUnknown))
             found.update((key, item.value) for key, item in zip(batch, answer.values, strict=True) if item.HasField("value"))
+            if answer.degraded in MENDED_BY_TIME:
+                _log_degraded("%s and what comes with it cannot be read: %s", batch[0], answer.degraded)
+                return found, False
         return found, True
 
     def _load(self, cache_key: CacheKey, token: str, loader: Loader, should_cache: ShouldCache) -> Any:
@@ -206,7 +209,7 @@ class GatewayDataModelCache(DataModelCache):
             logger.warning("The lease of %s ends by its time: %s", key, error)
         else:
             if answer.refusal:
-                logger.debug("%s is not cached: %s", key, pb.CacheFillResponse.Refusal.Name(answer.refusal))
+                logger.debug("%s is not cached: %s", key, name_of(pb.CacheFillResponse.Refusal, answer.refusal))
             _log_degraded("%s is not cached: %s", key, answer.degraded)
 
 
@@ -244,4 +247,4 @@ def _seconds(expiration: str | None) -> int:
 
 def _log_degraded(message: str, key: str, reason: DegradedReason.ValueType) -> None:
     if reason:
-        logger.warning(message, key, DegradedReason.Name(reason))
+        logger.warning(message, key, name_of(DegradedReason, reason))

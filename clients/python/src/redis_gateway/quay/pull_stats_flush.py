@@ -10,7 +10,7 @@ from typing import Any
 
 from redisgateway.v1 import pull_metrics_pb2 as pb
 
-from ..errors import GatewayError
+from ..errors import GatewayError, name_of
 from ._config import client_of
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class PullStatsFlush:
     def _settle(self, claim: pb.ClaimPullsResponse) -> bool:
         """Whether the claim is written and its keys are deleted."""
         for dropped in claim.dropped:
-            reason = pb.DroppedKey.Reason.Name(dropped.reason)
+            reason = name_of(pb.DroppedKey.Reason, dropped.reason)
             logger.warning("Dropped %s: %s %s", dropped.name, reason, dropped.field)
         try:
             written = self.write(claim) > 0 if claim.keys else True

@@ -14,7 +14,7 @@ from redisgateway.v1 import user_events_pb2 as pb
 
 from .._calls import Stream
 from .._pauses import pauses
-from ..errors import GatewayError, Unavailable
+from ..errors import GatewayError, Unavailable, name_of
 from ..events import publish
 from ._config import Module, client_of, redis_config_of
 
@@ -153,5 +153,5 @@ class UserEventListener:
             elif kind == "heartbeat":
                 yield "pulse", {}
             elif kind == "gap" and self._tell_gaps:
-                cause = pb.ListenGap.Cause.Name(answer.gap.cause).removeprefix("CAUSE_")
+                cause = name_of(pb.ListenGap.Cause, answer.gap.cause).removeprefix("CAUSE_")
                 yield "gap", {"cause": cause, "dropped": answer.gap.dropped}
