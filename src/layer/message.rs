@@ -107,9 +107,11 @@ where
                 .headers_mut()
                 .insert(ENCODING, HeaderValue::from_static("gzip"));
         }
+        let limit = Some((*this.most, *this.method));
         Poll::Ready(Ok(response.map(|inner| MessageBody {
             inner,
             compress,
+            limit,
             packing: None,
         })))
     }
@@ -128,13 +130,22 @@ fn is_too_large(headers: &HeaderMap) -> bool {
     }
 }
 
+/// The trailers of answers to a stream of which a request was too large.
+fn refusal((most, method): (usize, &'static Method)) -> Option<HeaderMap> {
+    let mut trailers = HeaderMap::new();
+    status::request_too_large(most, method).add_header(&mut trailers).ok()?;
+    Some(trailers)
+}
+
 pin_project! {
-    /// An answer whose large messages may be compressed.
+    /// An answer, or answers, whose large messages may be compressed.
     #[derive(Default)]
     pub struct MessageBody<B> {
         #[pin]
         inner: B,
         compress: bool,
+        // The most bytes of a request, and of which method: on a stream, the one that is too large may be a later one.
+        limit: Option<(usize, &'static Method)>,
         // Apart: most answers have none.
         packing: Option<Box<Packing>>,
     }
@@ -153,6 +164,9 @@ where
             match ready!(this.inner.poll_frame(cx)) {
                 Some(Ok(frame)) if *this.compress && frame.data_ref().is_some_and(is_large) => {
                     *this.packing = frame.into_data().ok().map(Packing::new);
+                }
+                Some(Ok(frame)) if frame.trailers_ref().is_some_and(is_too_large) => {
+                    return Poll::Ready(Some(Ok(this.limit.and_then(refusal).map_or(frame, Frame::trailers))));
                 }
                 other => return Poll::Ready(other),
             }

@@ -81,14 +81,14 @@ class Gateway:
         self.target = f"unix:{folder}/gateway.sock"
         self.start()
 
-    def start(self) -> None:
+    def start(self, *settings: str) -> None:
         path = Path(os.environ.get("REDIS_GATEWAY_BIN", ROOT / "target/debug/redis-gateway"))
         assert path.exists(), f"no gateway at {path}: cargo build, or set REDIS_GATEWAY_BIN"
         args = ["--config", str(self._folder / "gateway.yaml"), "--grpc-listen", self.target, "--admin-listen", "127.0.0.1:0"]
         # Variables of its prefix would be settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_GATEWAY_")}
         with (self._folder / "gateway.log").open("a") as log:
-            self.process = subprocess.Popen([path, *args], stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen([path, *args, *settings], stdout=log, stderr=log, env=environment)
         eventually(self._listens, "the gateway listens")
 
     def kill(self) -> None:

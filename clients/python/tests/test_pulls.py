@@ -42,6 +42,19 @@ def test_a_pull_that_breaks_a_rule_costs_no_other(client: Client, server: Server
     assert counted(server) == 2
 
 
+def test_a_gateway_that_takes_less_gets_less(gateway: Gateway, client: Client, server: Server) -> None:
+    gateway.kill()
+    gateway.start("--limits-max-request-bytes", "1KiB")
+    pulls = client.background_pulls
+    large = pb.Pull(repository_id=7, tag="x" * 2_000, digest=PULL.digest, timestamp=PULL.timestamp)
+    for n in range(100):
+        assert pulls.put(large if n in (10, 99) else PULL)
+    assert pulls.flush(PATIENCE)
+    counts = pulls.counts
+    assert (counts.stood, counts.failed, counts.unknown, counts.dropped) == (98, 2, 0, 0)
+    assert counted(server) == 98
+
+
 def test_pulls_wait_for_redis(client: Client, server: Server) -> None:
     pulls = client.background_pulls
     pulls.put(PULL)

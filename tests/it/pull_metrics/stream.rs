@@ -211,3 +211,18 @@ async fn a_drain_answers_the_batch_at_work_and_counts_none_after_it() {
     );
     assert_eq!(count, last, "what was answered, and nothing else");
 }
+
+#[tokio::test]
+async fn batch_that_is_too_large_is_refused_by_its_reason() {
+    let stand = Stand::with(|config| config.limits.max_request_bytes = 1 << 10).await;
+    let mut pulls = Pulls::open(&stand).await;
+    pulls.send(1, &["a"]).await;
+    assert_eq!(pulls.answer().await.unwrap().number, 1);
+    pulls.send(2, &["b"; 100]).await;
+    let status = pulls.answer().await.unwrap_err();
+    let told = (status.code(), reason(&status));
+    assert_eq!(told, (Code::InvalidArgument, Some("REQUEST_TOO_LARGE".into())), "{status}");
+    assert!(stand.hash(&tag_key("b")).await.is_empty());
+    drop(pulls);
+    stand.stop().await;
+}

@@ -16,7 +16,7 @@ from .errors import MENDED_BY_TIME, GatewayError, Unavailable
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 1_000  # pulls, as many as the gateway takes
+_BATCH = 1_000  # pulls, the most that a gateway takes
 _TIMEOUT = 5.0  # seconds, for a batch without a stream
 
 _UNKNOWN = common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN
@@ -35,6 +35,8 @@ class PullStream(Background[pb.Pull]):
         super().__init__()
         self._pulls = pulls
         self._stream: Any = None
+        # Fewer, where the gateway is set to take less in a request.
+        self._most_at_once = _BATCH
 
     def _work(self) -> bool:
         session = _Session()
@@ -69,7 +71,7 @@ class PullStream(Background[pb.Pull]):
     def _send_one(self) -> bool:
         """Sends a batch without a stream."""
         with self._changed:
-            batch = self._take(_BATCH)
+            batch = self._take(self._most_at_once)
         try:
             answer = self._pulls.BatchTrackPulls(pb.BatchTrackPullsRequest(pulls=batch), timeout=_TIMEOUT)
         except GatewayError as error:
@@ -91,7 +93,7 @@ class PullStream(Background[pb.Pull]):
                 if session.over or not self._queue:
                     return
                 session.number += 1
-                batch = pb.StreamPullsRequest(number=session.number, pulls=self._take(_BATCH))
+                batch = pb.StreamPullsRequest(number=session.number, pulls=self._take(self._most_at_once))
             yield batch
 
     def _may_go_on(self, session: _Session) -> bool:
@@ -126,6 +128,12 @@ class PullStream(Background[pb.Pull]):
         logger.warning("the stream of pulls broke, with %d of them on their way: %s", len(batch), error)
         if isinstance(error, Unavailable):
             self._settle(again=batch)
+        elif error and error.reason == "REQUEST_TOO_LARGE":
+            # Nothing of its batch was counted. Halved until it fits, or until one is left that no request holds.
+            too_large = len(batch) == 1
+            self._most_at_once = _BATCH if too_large else len(batch) // 2
+            self._settle(failed=int(too_large), again=[] if too_large else batch)
+            return True
         elif error and (wrong := _WRONG_PULL.match(error.metadata.get("field", ""))):
             # Nothing of its batch was counted.
             at = int(wrong[1])
