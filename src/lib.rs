@@ -17,6 +17,7 @@ pub mod proto {
 pub mod admin;
 pub mod build_logs;
 pub mod cache;
+pub mod commands;
 pub mod config;
 pub mod content_tracker;
 pub mod deadline;

@@ -8,7 +8,8 @@ use std::{
 };
 
 use redis_gateway::{
-    config::{self, Action, Config, Listen, Loaded, Problem},
+    commands::{self, Exit},
+    config::{self, Config, Listen, Loaded, Problem},
     embedded,
     gateway::{self, Listeners},
     telemetry,
@@ -22,41 +23,33 @@ use tokio_util::sync::CancellationToken;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// For arguments and configuration that are wrong.
-const MISCONFIGURED: u8 = 64;
-
 type AnyError = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let matches = match config::command().try_get_matches() {
+    let matches = match commands::grammar().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {
             // Nobody is there to read it: nothing else to do about that.
             let _ = e.print();
-            return if e.use_stderr() {
-                MISCONFIGURED.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if e.use_stderr() { Exit::Misconfigured } else { Exit::Fine }.into();
         }
     };
-    match (config::load(&matches, env::vars_os()), config::action(&matches)) {
-        (Err(problems), _) => {
-            eprintln!("{problems}");
-            MISCONFIGURED.into()
-        }
-        (Ok(loaded), Action::Check) => {
-            let _ = write!(io::stdout(), "{loaded}");
-            ExitCode::SUCCESS
-        }
-        (Ok(loaded), Action::Serve) => match serve(loaded) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                eprintln!("redis-gateway: {e}");
-                ExitCode::FAILURE
+    if let None | Some("serve") = matches.subcommand_name() {
+        match config::load(&matches, env::vars_os()).map(serve) {
+            Err(problems) => {
+                eprintln!("{problems}");
+                Exit::Misconfigured
             }
-        },
+            Ok(Ok(())) => Exit::Fine,
+            Ok(Err(e)) => {
+                eprintln!("redis-gateway: {e}");
+                Exit::Found
+            }
+        }
+    } else {
+        commands::run(&matches, env::vars_os())
     }
+    .into()
 }
 
 /// Serves until SIGTERM or SIGINT, and drains; a second SIGINT ends it at once.

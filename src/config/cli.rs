@@ -1,19 +1,10 @@
 //! The command line, from the table of settings.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, Command, value_parser};
 
 use super::table::table;
 
-/// What the program was asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Serve calls.
-    Serve,
-    /// Print the configuration as it is understood.
-    Check,
-}
-
-/// The command line's grammar; completions and a man page can be made from it.
+/// The command line's grammar, as far as it is about the configuration; `commands` adds to it what else can be asked.
 pub fn command() -> Command {
     let files = [
         Arg::new("config")
@@ -61,14 +52,6 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("check").about("Print the configuration as it is understood, without secrets, and warnings"),
         )
-}
-
-/// What the matches of [`command`] ask for.
-pub fn action(matches: &ArgMatches) -> Action {
-    match matches.subcommand_name() {
-        Some("check") => Action::Check,
-        _ => Action::Serve,
-    }
 }
 
 /// The settings of one concern stand together.

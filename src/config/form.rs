@@ -50,6 +50,11 @@ impl Form for Span {
     }
 }
 
+/// Reads a limit of a command, in the form that durations have everywhere.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    Span(Duration::from_millis(1)..=Duration::from_mins(5)).parse(text)
+}
+
 /// A whole number.
 pub(super) struct Whole<T>(pub RangeInclusive<T>);
 

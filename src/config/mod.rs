@@ -19,7 +19,8 @@ mod yaml;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use cli::{Action, action, command};
+pub use cli::command;
+pub use form::duration;
 pub use load::{Loaded, load};
 pub use problem::{Place, Position, Problem, Problems};
 pub use setting::Setting;

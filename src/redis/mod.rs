@@ -23,6 +23,7 @@ mod shard;
 mod slot;
 mod tls;
 mod tracking;
+mod visit;
 
 pub use blocking::Blocking;
 pub use command::{Command, Existing, Once, Repeatable};
@@ -37,3 +38,4 @@ pub use script::Script;
 pub(crate) use script::script;
 pub use slot::slot;
 pub use tracking::{Heard, Tracking};
+pub use visit::{Member, Part, Unreached, Visit, members};

@@ -10,7 +10,7 @@ use crate::redis::slot::{Range, SLOTS};
 
 /// What a server says of the cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
+pub(in crate::redis) struct View {
     /// Whether the cluster serves, as that server sees it; who is cut off from the others says no.
     pub(super) serving: bool,
     /// The greatest configuration epoch that it knows: of two views the one with the greater is the newer one.
@@ -28,7 +28,7 @@ struct Holding {
 
 impl View {
     /// Reads the answers of `by` to `CLUSTER SLOTS` and `CLUSTER INFO`.
-    pub(super) fn read(ranges: Vec<Range>, info: &[u8], by: &Server) -> Self {
+    pub(in crate::redis) fn read(ranges: Vec<Range>, info: &[u8], by: &Server) -> Self {
         let info = String::from_utf8_lossy(info);
         let field = |name: &str| {
             let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -59,6 +59,13 @@ impl View {
                 .unwrap_or_default(),
             holdings,
         }
+    }
+
+    /// Each primary that has slots, and its replicas.
+    pub(in crate::redis) fn shards(&self) -> impl Iterator<Item = (&Server, &[Server])> {
+        self.holdings
+            .iter()
+            .map(|holding| (&holding.primary, &holding.replicas[..]))
     }
 }
 

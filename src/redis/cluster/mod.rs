@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::follow::Known;
 use self::map::Map;
+pub(super) use self::map::View;
 use super::command::{self, Command, Repeat, Repeatable};
 use super::error::{Error, Redirect, Reply};
 use super::link::{Link, State};

@@ -1,0 +1,29 @@
+//! `completions`: what a shell needs to complete the command line.
+
+use std::io::Write as _;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+
+use super::{Exit, Outcome};
+
+pub(super) fn grammar() -> Command {
+    Command::new("completions")
+        .about("Print completions of the command line for a shell")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(value_parser!(Shell))
+                .help("What to complete in"),
+        )
+}
+
+pub(super) fn run(args: &ArgMatches) -> Outcome {
+    let mut script = Vec::new();
+    if let Some(shell) = args.get_one::<Shell>("shell") {
+        clap_complete::generate(*shell, &mut super::grammar(), "redis-gateway", &mut script);
+    }
+    std::io::stdout().write_all(&script)?;
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,152 @@
+//! Commands of operators: each asks, prints what it found and ends. None serves calls, binds a port or sends traces.
+//!
+//! A command is one module: its part of the grammar, and what it does with the [`Screen`]. Those that look at Redis or at a
+//! gateway are told by the same configuration as `serve` where to find it.
+
+mod completions;
+mod health;
+mod man;
+mod screen;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+
+use crate::config::{self, Config, Endpoint, EndpointName, Loaded};
+use screen::Screen;
+
+/// How a command ends, as a shell sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine = 0,
+    /// It was looked at, and something is not as it should be; or serving failed.
+    Found = 1,
+    /// Arguments or configuration are wrong.
+    Misconfigured = 64,
+    /// What was asked cannot be reached.
+    Unreachable = 69,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        // Each is at most 69.
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// What stands under the help of commands that look at something.
+const EXIT_CODES: &str = "Exit code: 0 all is well, 1 something is not, 64 wrong arguments or configuration, 69 what was \
+                          asked cannot be reached.";
+
+/// Why a command cannot say what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Misconfigured(String),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Failure::Misconfigured(_) => Exit::Misconfigured,
+            Failure::Unreachable(_) => Exit::Unreachable,
+            // Who reads the first lines alone, as `head` does, has what they wanted.
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
+            Failure::Output(_) => Exit::Found,
+        }
+    }
+}
+
+/// What a command came to.
+type Outcome = Result<Exit, Failure>;
+
+/// The grammar of the whole command line.
+pub fn grammar() -> Command {
+    config::command().subcommands([health::grammar(), completions::grammar(), man::grammar()])
+}
+
+/// Runs the command that `matches` of [`grammar`] name: any but `serve`.
+pub fn run(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsString)>) -> Exit {
+    let Some((name, args)) = matches.subcommand() else {
+        return Exit::Fine;
+    };
+    // Not all need a configuration, so a wrong one is not in their way.
+    let load = || config::load(matches, env).map_err(|problems| Failure::Misconfigured(problems.to_string()));
+    let outcome = match name {
+        "completions" => completions::run(args),
+        "man" => man::run(args),
+        _ => look(name, args, load),
+    };
+    outcome.unwrap_or_else(|failure| {
+        let exit = failure.exit();
+        if exit != Exit::Fine {
+            eprintln!("{failure}");
+        }
+        exit
+    })
+}
+
+fn look(name: &str, args: &ArgMatches, load: impl FnOnce() -> Result<Loaded, Failure>) -> Outcome {
+    let mut screen = Screen::new(args);
+    let command = async {
+        match name {
+            "health" => health::run(args, load, &mut screen).await,
+            // `check`: the grammar knows no other.
+            _ => screen.text(load()?).map(|()| Exit::Fine).map_err(Failure::from),
+        }
+    };
+    // One thread: nothing here is worth a second one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command);
+    // Nobody waits for a name server that does not answer.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The beginning of a command's grammar: it looks at something, and says it in a table or as JSON.
+fn looking(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).after_help(EXIT_CODES).arg(
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Print one JSON document instead of a table"),
+    )
+}
+
+/// `--endpoint NAME`, for a command that can look at one alone.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that look at Redis"))]
+fn endpoint_arg() -> Arg {
+    Arg::new("endpoint")
+        .long("endpoint")
+        .value_name("NAME")
+        .value_parser(PossibleValuesParser::new(EndpointName::ALL.map(EndpointName::as_str)))
+        .help("Look at this endpoint alone, instead of all that are configured")
+}
+
+/// The endpoint that [`endpoint_arg`] names, or all that are configured.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that look at Redis"))]
+fn endpoints<'a>(args: &ArgMatches, config: &'a Config) -> Result<Vec<(EndpointName, &'a Endpoint)>, Failure> {
+    let wanted = args.get_one::<String>("endpoint");
+    let named = |name: &EndpointName| wanted.is_none_or(|wanted| wanted == name.as_str());
+    let all = EndpointName::ALL.into_iter().filter(named);
+    let found: Vec<_> = all
+        .filter_map(|name| Some((name, config.endpoints.get(name)?)))
+        .collect();
+    match (wanted, &found[..]) {
+        (Some(name), []) if name == EndpointName::Locks.as_str() && config.endpoints.user_events.is_some() => {
+            let what = "locks have no endpoint of their own: they are on user_events, name that";
+            Err(Failure::Misconfigured(format!("--endpoint: {what}")))
+        }
+        (Some(name), []) => Err(Failure::Misconfigured(format!(
+            "--endpoint: {name} is not configured: configure endpoints.{name}, or name another"
+        ))),
+        _ => Ok(found),
+    }
+}
