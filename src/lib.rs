@@ -22,6 +22,7 @@ pub mod config;
 pub mod content_tracker;
 pub mod deadline;
 pub mod embedded;
+pub mod forms;
 pub mod gateway;
 pub mod health;
 pub mod json;

@@ -6,6 +6,7 @@
 
 mod entry;
 mod feed;
+mod forms;
 mod hub;
 mod known;
 mod position;
@@ -19,6 +20,7 @@ mod testing;
 use std::fmt;
 use std::sync::Arc;
 
+pub use forms::FORMS;
 pub use service::Service;
 
 use crate::key;

@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::redis::{Endpoint, Error, Existing, Once, Repeatable, command, script};
 
 /// Seconds that the entries live after the latest append, and the status after it was set.
-const TTL: u64 = 604_800;
+pub(super) const TTL: u64 = 604_800;
 
 /// Seconds that entries and status live once the log is archived.
 const ARCHIVED_TTL: u64 = 86_400;

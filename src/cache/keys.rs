@@ -2,17 +2,22 @@
 
 use bytes::Bytes;
 
+/// What the names of leases begin with.
+pub(super) const LEASE: &str = "redis-gateway:v1:cache:lease";
+/// What the names of load times begin with.
+pub(super) const LOAD: &str = "redis-gateway:v1:cache:load_ms";
+
 /// The lease of a key: a hash with the TTL of the lease. `token` is that of who has it, `wanted` is there once somebody waits for it,
 /// `voided` is the token that the latest Delete has taken it from. `given` is when it was given, by Redis' clock in milliseconds, if
 /// the load is timed; `saw` is there if it is to refresh a value: the value's SHA-1, and when it was to end by the same clock. Both
 /// belong to `token`, are empty where they say nothing, and are written with it; a release that does not know them leaves them be.
 pub(super) fn lease_key(key: &Bytes) -> Bytes {
-    beside("lease", "-has-keys-tagged:", key)
+    beside(LEASE, "-has-keys-tagged:", key)
 }
 
 /// How long a value took to load, in milliseconds: a string with the TTL of the value.
 pub(super) fn load_key(key: &Bytes) -> Bytes {
-    beside("load_ms", "-value-with-braces-tags:", key)
+    beside(LOAD, "-value-with-braces-tags:", key)
 }
 
 /// A key of the gateway's own for one of its callers', in the same slot on a Cluster: a key with braces brings its own hash tag, or is
@@ -20,8 +25,7 @@ pub(super) fn load_key(key: &Bytes) -> Bytes {
 fn beside(what: &str, tagged: &str, key: &Bytes) -> Bytes {
     let braced = key.iter().any(|byte| matches!(byte, b'{' | b'}'));
     let (of, after) = if braced { (tagged, "") } else { (":{", "}") };
-    let before = format!("redis-gateway:v1:cache:{what}{of}");
-    [before.as_bytes(), key, after.as_bytes()].concat().into()
+    [what.as_bytes(), of.as_bytes(), key, after.as_bytes()].concat().into()
 }
 
 /// Where the keys are named whose leases ended while somebody waited.

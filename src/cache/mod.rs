@@ -5,6 +5,7 @@
 //! stands in `lines`: one task asks Redis for all who wait for a key here. `refresh` has a value loaded again before it ends. `values`
 //! reads what `near` keeps in memory, and writes past it.
 
+mod forms;
 mod keys;
 mod leases;
 mod limits;
@@ -18,6 +19,7 @@ mod values;
 
 use std::fmt;
 
+pub use forms::FORMS;
 pub use leases::Cache;
 pub use service::Service;
 

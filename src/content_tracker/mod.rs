@@ -1,10 +1,12 @@
 //! The content tracker (contract, section 7): whether a user whose permission was revoked may still read a repository, by the
 //! times of two marks, on the primary of the `cache` endpoint.
 
+mod forms;
 mod scattered;
 mod service;
 mod store;
 
+pub use forms::FORMS;
 pub use service::Service;
 
 use crate::key;

@@ -9,7 +9,11 @@ use crate::deadline::Deadline;
 use crate::redis::{Endpoint, Error, Once, Repeatable, command, script};
 
 /// Seconds that a mark lives.
-const TTL: u64 = 300;
+pub(super) const TTL: u64 = 300;
+
+/// What the names of marks begin with.
+pub(super) const MODIFIED: &str = "quay:repo_content_tracker:repo_modified:";
+pub(super) const REVOKED: &str = "quay:repo_content_tracker:permission_revoked:";
 
 script!(MARK, Once, "mark-1", "84b3d7d47d0a9e206d1142f19252303d6934e7b7");
 
@@ -22,16 +26,12 @@ script!(
 
 /// The string that holds when a repository was modified.
 fn modified_key(Repository { namespace, name }: &Repository) -> Bytes {
-    format!("quay:repo_content_tracker:repo_modified:{}:{}", namespace.0, name.0).into()
+    format!("{MODIFIED}{}:{}", namespace.0, name.0).into()
 }
 
 /// The string that holds when a user's permission for a repository was revoked.
 fn revoked_key(user: UserId, Repository { namespace, name }: &Repository) -> Bytes {
-    format!(
-        "quay:repo_content_tracker:permission_revoked:{}:{}:{}",
-        user.0, namespace.0, name.0
-    )
-    .into()
+    format!("{REVOKED}{}:{}:{}", user.0, namespace.0, name.0).into()
 }
 
 /// The marks on one endpoint.

@@ -2,7 +2,9 @@
 //!
 //! What is served is the last thing known: asking for it never reaches Redis.
 
+mod forms;
 mod monitor;
 mod store;
 
+pub use forms::FORMS;
 pub use monitor::{Followed, Monitor};

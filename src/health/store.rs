@@ -11,8 +11,10 @@ use crate::redis::{Endpoint, Error, Existing, command};
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The key that the reference's check leaves, without a TTL, on the build logs endpoint.
+pub(super) const HEALTH_KEY: &str = "_health";
+
 fn health_key() -> Bytes {
-    Bytes::from_static(b"_health")
+    Bytes::from_static(HEALTH_KEY.as_bytes())
 }
 
 /// `PING`, `SET _health <time>`, `GET _health` on a fresh connection, as the reference checks its build logs. The time is

@@ -7,6 +7,7 @@
 
 mod acquiring;
 mod desk;
+mod forms;
 mod hold;
 mod keeper;
 mod metrics;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use desk::Locks;
+pub use forms::FORMS;
 pub use service::Service;
 
 use crate::key;

@@ -16,10 +16,18 @@ const SIGNAL: Duration = Duration::from_secs(1);
 const LISTEN: Duration = Duration::from_millis(1_150);
 
 /// What the names of signals begin with.
-const SIGNALS: &str = "lock-signal:";
+pub(super) const SIGNALS: &str = "lock-signal:";
+/// What the names of locks begin with.
+pub(super) const LOCKS: &str = "lock:";
+/// What the names of records begin with.
+pub(super) const RECORDS: &str = "redis-gateway:v1:locks:holding:";
+/// What the names of lists begin with that end a gateway's own `BLPOP`.
+pub(super) const STIRS: &str = "redis-gateway:v1:locks:stir:";
+/// The last token that was given, without a TTL: one key for all locks.
+pub(super) const TOKEN: &str = "redis-gateway:v1:locks:token";
 
 fn lock_key(name: &Name) -> Bytes {
-    format!("lock:{}", name.0).into()
+    format!("{LOCKS}{}", name.0).into()
 }
 
 fn signal_key(name: &Name) -> Bytes {
@@ -28,17 +36,16 @@ fn signal_key(name: &Name) -> Bytes {
 
 /// `token acquired_at_ms session holder`, with the lock's own TTL.
 fn record_key(name: &Name) -> Bytes {
-    format!("redis-gateway:v1:locks:holding:{}", name.0).into()
+    format!("{RECORDS}{}", name.0).into()
 }
 
-/// The last token that was given, without a TTL: one key for all locks.
 fn token_key() -> Bytes {
-    Bytes::from_static(b"redis-gateway:v1:locks:token")
+    Bytes::from_static(TOKEN.as_bytes())
 }
 
 /// The list that ends a gateway's own `BLPOP`; it lives for [`SIGNAL`].
 fn stir_key(listener: u64) -> Bytes {
-    format!("redis-gateway:v1:locks:stir:{listener:016x}").into()
+    format!("{STIRS}{listener:016x}").into()
 }
 
 script!(ACQUIRE, Once, "acquire-3", "282007e4d9803c44e45eac6d8b147d0d2af67062");
@@ -293,7 +300,7 @@ fn signal_life() -> Bytes {
     SIGNAL.as_millis().to_string().into()
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
+pub(super) fn number(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -313,7 +320,7 @@ fn refused(answer: i64) -> Result<(), Refused> {
 }
 
 /// What is recorded of this holder; none if the record is another's.
-fn record(recorded: &[u8], holder: &[u8]) -> Option<Record> {
+pub(super) fn record(recorded: &[u8], holder: &[u8]) -> Option<Record> {
     let mut parts = recorded.splitn(4, |byte| *byte == b' ');
     let (token, at) = (number(parts.next()?)?, number(parts.next()?)?);
     let session = std::str::from_utf8(parts.next()?).ok()?;

@@ -10,6 +10,7 @@ mod desk;
 mod dues;
 mod event;
 mod expiry;
+mod forms;
 mod hub;
 mod metrics;
 mod queue;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use desk::Orchestrator;
+pub use forms::FORMS;
 pub use service::Service;
 
 use crate::key;

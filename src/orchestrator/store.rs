@@ -12,7 +12,13 @@ use crate::redis::{Endpoint, Error, Once, Repeatable, Subscriber, Subscription, 
 
 /// What stands beside a key, in whose names it ends.
 pub(super) const EXPIRING: &str = "/expiring";
-const EXPIRED: &str = "/expired";
+pub(super) const EXPIRED: &str = "/expired";
+/// What the names of marks begin with.
+pub(super) const MARKS: &str = "redis-gateway:v1:orchestrator:expired:";
+/// Hash of keys that have expired and that nobody has acknowledged: `lease_ends_ms claim client`. Lives for a day after the last.
+pub(super) const CLAIMS: &str = "redis-gateway:v1:orchestrator:claims";
+/// Hash of the values of those keys.
+pub(super) const VALUES: &str = "redis-gateway:v1:orchestrator:values";
 /// The name of the channel on which managers tell of keys.
 const CHANNEL: &str = "orchestrator_events";
 
@@ -29,17 +35,15 @@ fn expired_key(key: &Key) -> Bytes {
 /// When a key whose value is empty ends after its expiry, in milliseconds since 1970: it was given to somebody in that life. Lives
 /// as long as the key.
 fn mark_key(key: &Key) -> Bytes {
-    format!("redis-gateway:v1:orchestrator:expired:{}", key.0).into()
+    format!("{MARKS}{}", key.0).into()
 }
 
-/// Hash of keys that have expired and that nobody has acknowledged: `lease_ends_ms claim client`. Lives for a day after the last.
 pub(super) fn claims_key() -> Bytes {
-    Bytes::from_static(b"redis-gateway:v1:orchestrator:claims")
+    Bytes::from_static(CLAIMS.as_bytes())
 }
 
-/// Hash of the values of those keys.
 pub(super) fn values_key() -> Bytes {
-    Bytes::from_static(b"redis-gateway:v1:orchestrator:values")
+    Bytes::from_static(VALUES.as_bytes())
 }
 
 /// A key and all that stands beside it, in the order in which scripts name them.

@@ -18,11 +18,14 @@ const SCAN_COUNT: u64 = 500;
 const KNOWN: Duration = Duration::from_hours(1);
 
 /// What the names of leases begin with; the claimed key's name follows.
-const LEASES: &str = "redis-gateway:v1:pull_metrics:lease:";
+pub(super) const LEASES: &str = "redis-gateway:v1:pull_metrics:lease:";
+
+/// What the names of records begin with; the claim follows.
+pub(super) const RECORDS: &str = "redis-gateway:v1:pull_metrics:claim:";
 
 /// A claim's record: the names of its keys, and its state.
 fn record(claim: &ClaimId) -> Bytes {
-    format!("redis-gateway:v1:pull_metrics:claim:{}", claim.0).into()
+    format!("{RECORDS}{}", claim.0).into()
 }
 
 script!(

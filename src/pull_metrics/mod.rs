@@ -8,6 +8,7 @@
 mod buffer;
 mod claim_store;
 mod claims;
+mod forms;
 mod metrics;
 mod pulls;
 mod rows;
@@ -19,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+pub use forms::FORMS;
 pub use pulls::Pulls;
 pub use service::Service;
 

@@ -74,7 +74,17 @@ pub(super) struct TagPulls {
     pub last: Option<i64>,
 }
 
-/// What a key adds, by its hash: repository, tag, digest, count, last timestamp, method.
+/// The fields that say what a key adds, in the order of [`parse`].
+pub(super) const FIELDS: [&str; 6] = [
+    "repository_id",
+    "tag_name",
+    "manifest_digest",
+    "pull_count",
+    "last_pull_timestamp",
+    "pull_method",
+];
+
+/// What a key adds, by its hash's [`FIELDS`].
 pub(super) fn parse(name: &Bytes, orphan: bool, fields: &[Option<Bytes>]) -> Result<ClaimedKey, DroppedKey> {
     let field = |at: usize| fields.get(at).and_then(Option::as_ref);
     read(name, orphan, field).map_err(|(reason, field)| DroppedKey {

@@ -57,7 +57,10 @@ impl<R, T> Command<R, T> {
     pub(super) fn slot(&self) -> Option<u16> {
         let key = match self.name {
             "EVALSHA" => self.args.get(2),
-            "CLIENT" | "CLUSTER" | "CONFIG" | "INFO" | "PING" | "PUBLISH" | "SCAN" | "SCRIPT" | "TIME" => None,
+            "CLIENT" | "CLUSTER" | "CONFIG" | "INFO" | "PING" | "PUBLISH" | "SCAN" | "SCRIPT" | "TIME" | "DBSIZE" => {
+                None
+            }
+            "MEMORY" => self.args.get(1),
             _ => self.args.first(),
         };
         key.map(|key| slot(key))
@@ -100,7 +103,7 @@ pub(super) fn subscribed_ping() -> Command<Repeatable, (Bytes, Bytes)> {
 }
 
 /// `CLIENT ID`: the number of this connection.
-pub(super) fn client_id() -> Command<Repeatable, i64> {
+pub fn client_id() -> Command<Repeatable, i64> {
     Command::new("CLIENT", vec![Bytes::from_static(b"ID")])
 }
 
@@ -114,6 +117,22 @@ pub(super) fn client_tracking(id: i64, prefixes: &[Bytes]) -> Command<Repeatable
         args.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
     }
     Command::new("CLIENT", args)
+}
+
+/// `CLIENT LIST`: a line for each connection.
+pub fn client_list() -> Command<Repeatable, Bytes> {
+    Command::new("CLIENT", vec![Bytes::from_static(b"LIST")])
+}
+
+/// `CLIENT NO-TOUCH ON`: `OK`; what this connection reads does not count as used. From Redis 7.2 on.
+pub fn client_no_touch() -> Command<Repeatable, Bytes> {
+    let words = [b"NO-TOUCH".as_slice(), b"ON"].map(Bytes::from_static);
+    Command::new("CLIENT", words.into())
+}
+
+/// `INFO section`: lines of `name:value`.
+pub fn info(section: &'static str) -> Command<Repeatable, Bytes> {
+    Command::new("INFO", vec![Bytes::from_static(section.as_bytes())])
 }
 
 /// `INFO replication`: the server's role, and how far it is.
@@ -142,7 +161,7 @@ pub(super) fn cluster_info() -> Command<Repeatable, Bytes> {
 }
 
 /// `TIME`: seconds since 1970 UTC, and microseconds.
-pub(super) fn time() -> Command<Repeatable, (Bytes, Bytes)> {
+pub fn time() -> Command<Repeatable, (Bytes, Bytes)> {
     Command::new("TIME", Vec::new())
 }
 
@@ -187,6 +206,31 @@ pub fn ttl(key: Bytes) -> Command<Repeatable, i64> {
 /// `PTTL key`: milliseconds left, -1 without a TTL, -2 without a key. One whose time is over is gone by this, and all hear of it.
 pub fn pttl(key: Bytes) -> Command<Repeatable, i64> {
     Command::new("PTTL", vec![key])
+}
+
+/// `TYPE key`: `none` without a key.
+pub fn type_of(key: Bytes) -> Command<Repeatable, Bytes> {
+    Command::new("TYPE", vec![key])
+}
+
+/// `MEMORY USAGE key`: bytes that a key takes, by a sample of five where it has many parts; none without a key.
+pub fn memory_usage(key: Bytes) -> Command<Repeatable, Option<i64>> {
+    Command::new("MEMORY", vec![Bytes::from_static(b"USAGE"), key])
+}
+
+/// `DBSIZE`: how many keys there are.
+pub fn dbsize() -> Command<Repeatable, i64> {
+    Command::new("DBSIZE", Vec::new())
+}
+
+/// `LLEN key`: the list's length.
+pub fn llen(key: Bytes) -> Command<Repeatable, i64> {
+    Command::new("LLEN", vec![key])
+}
+
+/// `LINDEX key index`: the entry, by -1 the last one; none past the ends.
+pub fn lindex(key: Bytes, index: i64) -> Command<Repeatable, Option<Bytes>> {
+    Command::new("LINDEX", vec![key, Bytes::from(index.to_string())])
 }
 
 /// `RPUSH key value …`: the list's new length.
