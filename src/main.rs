@@ -31,7 +31,12 @@ fn main() -> ExitCode {
         Err(e) => {
             // Nobody is there to read it: nothing else to do about that.
             let _ = e.print();
-            return if e.use_stderr() { Exit::Misconfigured } else { Exit::Fine }.into();
+            return if e.use_stderr() {
+                Exit::Misconfigured
+            } else {
+                Exit::Fine
+            }
+            .into();
         }
     };
     if let None | Some("serve") = matches.subcommand_name() {

@@ -49,11 +49,16 @@ pub(super) fn grammar() -> Command {
 
 /// Reads `--address`.
 fn address(text: &str) -> Result<String, String> {
-    let tcp = || text.parse::<Uri>().is_ok_and(|uri| uri.port().is_some() && uri.authority().is_some_and(|all| all.as_str() == text));
+    let tcp = || {
+        text.parse::<Uri>()
+            .is_ok_and(|uri| uri.port().is_some() && uri.authority().is_some_and(|all| all.as_str() == text))
+    };
     match text.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => Ok(text.to_owned()),
         None if tcp() => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} is no address: write one such as 127.0.0.1:50051 or unix:/path")),
+        _ => Err(format!(
+            "{text:?} is no address: write one such as 127.0.0.1:50051 or unix:/path"
+        )),
     }
 }
 
@@ -113,7 +118,11 @@ pub(super) async fn run(
     };
     let mut table = Table::new(["SERVICE", "STATUS"]);
     for row in &rows {
-        let name = if row.service.is_empty() { "(process)" } else { &row.service };
+        let name = if row.service.is_empty() {
+            "(process)"
+        } else {
+            &row.service
+        };
         let style = if row.status == SERVING { GOOD } else { BAD };
         table.row([name.into(), Cell::new(row.status).style(style)]);
     }

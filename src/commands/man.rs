@@ -23,7 +23,9 @@ pub(super) fn run(args: &ArgMatches) -> Outcome {
             let Some(command) = whole.find_subcommand(name) else {
                 let known: Vec<&str> = whole.get_subcommands().map(Command::get_name).collect();
                 let known = known.join(", ");
-                return Err(super::Failure::Misconfigured(format!("no command {name:?}: name one of {known}")));
+                return Err(super::Failure::Misconfigured(format!(
+                    "no command {name:?}: name one of {known}"
+                )));
             };
             let title = format!("{}-{name}", whole.get_name());
             command.clone().name(title).version(env!("CARGO_PKG_VERSION"))

@@ -3,16 +3,23 @@
 //! A command is one module: its part of the grammar, and what it does with the [`Screen`]. Those that look at Redis or at a
 //! gateway are told by the same configuration as `serve` where to find it.
 
+mod clients;
 mod completions;
 mod health;
+mod inventory;
+mod locks;
 mod man;
+mod pace;
+mod places;
+mod printable;
 mod screen;
+mod units;
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
 
 use crate::config::{self, Config, Endpoint, EndpointName, Loaded};
 use screen::Screen;
@@ -28,11 +35,15 @@ pub enum Exit {
     Misconfigured = 64,
     /// What was asked cannot be reached.
     Unreachable = 69,
+    /// A change was sent and not answered: nobody knows what became of it.
+    Unknown = 75,
+    /// Ended by Ctrl-C, with what there was by then.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        // Each is at most 69.
+        // Each is at most 130.
         ExitCode::from(exit as u8)
     }
 }
@@ -69,7 +80,14 @@ type Outcome = Result<Exit, Failure>;
 
 /// The grammar of the whole command line.
 pub fn grammar() -> Command {
-    config::command().subcommands([health::grammar(), completions::grammar(), man::grammar()])
+    config::command().subcommands([
+        health::grammar(),
+        inventory::grammar(),
+        clients::grammar(),
+        locks::grammar(),
+        completions::grammar(),
+        man::grammar(),
+    ])
 }
 
 /// Runs the command that `matches` of [`grammar`] name: any but `serve`.
@@ -98,6 +116,9 @@ fn look(name: &str, args: &ArgMatches, load: impl FnOnce() -> Result<Loaded, Fai
     let command = async {
         match name {
             "health" => health::run(args, load, &mut screen).await,
+            "inventory" => inventory::run(args, load, &mut screen).await,
+            "clients" => clients::run(args, load, &mut screen).await,
+            "locks" => locks::run(args, load, &mut screen).await,
             // `check`: the grammar knows no other.
             _ => screen.text(load()?).map(|()| Exit::Fine).map_err(Failure::from),
         }
@@ -121,7 +142,6 @@ fn looking(name: &'static str, about: &'static str) -> Command {
 }
 
 /// `--endpoint NAME`, for a command that can look at one alone.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that look at Redis"))]
 fn endpoint_arg() -> Arg {
     Arg::new("endpoint")
         .long("endpoint")
@@ -131,7 +151,6 @@ fn endpoint_arg() -> Arg {
 }
 
 /// The endpoint that [`endpoint_arg`] names, or all that are configured.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that look at Redis"))]
 fn endpoints<'a>(args: &ArgMatches, config: &'a Config) -> Result<Vec<(EndpointName, &'a Endpoint)>, Failure> {
     let wanted = args.get_one::<String>("endpoint");
     let named = |name: &EndpointName| wanted.is_none_or(|wanted| wanted == name.as_str());
@@ -149,4 +168,26 @@ fn endpoints<'a>(args: &ArgMatches, config: &'a Config) -> Result<Vec<(EndpointN
         ))),
         _ => Ok(found),
     }
+}
+
+/// The endpoint that [`endpoint_arg`] names; none if it names none.
+fn endpoint(args: &ArgMatches, config: &Config) -> Result<Option<EndpointName>, Failure> {
+    let found = endpoints(args, config)?;
+    let named = args.get_one::<String>("endpoint").and(found.first());
+    Ok(named.map(|(name, _)| *name))
+}
+
+/// `--rate KEYS`, for a command that goes through all keys.
+fn rate_arg() -> Arg {
+    Arg::new("rate")
+        .long("rate")
+        .value_name("KEYS")
+        .default_value("10000")
+        .value_parser(value_parser!(u32).range(1..))
+        .help("Look at so many keys a second at most; a KiB of values that is read counts as one")
+}
+
+/// The rate that [`rate_arg`] names.
+fn rate(args: &ArgMatches) -> u32 {
+    args.get_one("rate").copied().unwrap_or(1)
 }

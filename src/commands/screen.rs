@@ -56,10 +56,8 @@ impl Screen {
 
 /// Says on a terminal that something is going on, and `done` of `total` where that is known; nowhere else, since it goes to standard
 /// error. Gone when dropped.
-#[cfg_attr(not(test), expect(dead_code, reason = "for commands that take long"))]
 pub(super) struct Progress(ProgressBar);
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for commands that take long"))]
 impl Progress {
     pub(super) fn new(what: impl Into<Cow<'static, str>>) -> Self {
         let bar = ProgressBar::new_spinner().with_message(what);
@@ -96,7 +94,6 @@ impl Cell {
     }
 
     /// Stands at the right of its column, as numbers do.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tables with numbers"))]
     pub(super) fn right(mut self) -> Self {
         self.right = true;
         self
@@ -177,9 +174,6 @@ mod tests {
         table.row(["cache".into(), Cell::new(1_234).right(), "\u{1b}[2Jgone".into()]);
         table.row([Cell::new("ä").style(BAD), Cell::new(5).right(), "".into()]);
         let plain = anstream::adapter::strip_str(&table.to_string()).to_string();
-        assert_eq!(
-            plain,
-            "NAME   KEYS  NOTE\ncache  1234  \\u{1b}[2Jgone\nä         5  \n"
-        );
+        assert_eq!(plain, "NAME   KEYS  NOTE\ncache  1234  \\u{1b}[2Jgone\nä         5  \n");
     }
 }

@@ -1,7 +1,7 @@
 //! The forms of what is somewhere: files, sockets, hosts, servers.
 
 use std::{
-    fs,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -13,6 +13,17 @@ use super::{
 
 /// The longest path that a Unix socket can have, in bytes.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
+
+/// As it is written in the configuration: `host:port`, or the path of a socket.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Server::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Server::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Server::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
 
 /// A path to something that need not be there yet.
 pub(super) struct AnyPath;

@@ -11,6 +11,7 @@ mod forms;
 mod hold;
 mod keeper;
 mod metrics;
+mod operator;
 mod service;
 mod store;
 mod waiters;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use desk::Locks;
 pub use forms::FORMS;
+pub use operator::{Lock, Operator};
 pub use service::Service;
 
 use crate::key;
@@ -35,11 +37,11 @@ const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 /// A lock's name: not empty, no NUL, at most [`MAX_NAME`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Name(Arc<str>);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// Checks a name as a caller gives it.
-    fn parse(name: &str) -> Result<Self, key::Error> {
+    pub fn parse(name: &str) -> Result<Self, key::Error> {
         key::check(name, MAX_NAME)?;
         Ok(Name(name.into()))
     }
@@ -60,7 +62,7 @@ impl fmt::Debug for Name {
 
 /// A holder's id.
 #[derive(Clone, PartialEq, Eq)]
-struct Holder(Arc<str>);
+pub struct Holder(Arc<str>);
 
 impl Holder {
     /// An id that nobody else has: base64 of 18 random bytes, as python-redis-lock makes it.
@@ -81,7 +83,7 @@ impl Holder {
     }
 
     /// Checks the id of one who holds a lock.
-    fn parse(id: &str) -> Result<Self, key::Error> {
+    pub fn parse(id: &str) -> Result<Self, key::Error> {
         key::check(id, MAX_HOLDER)?;
         Ok(Holder(id.into()))
     }

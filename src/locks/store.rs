@@ -224,6 +224,15 @@ impl Store {
         }))
     }
 
+    /// `SCAN MATCH lock:*`: where to go on, and the names of locks that were found.
+    pub(super) async fn names(&self, cursor: u64, count: u64, by: Deadline) -> Result<(u64, Vec<Bytes>), Error> {
+        let scan = command::scan(cursor, format!("{LOCKS}*"), count);
+        let (next, keys) = self.endpoint.primary(scan, by).await?;
+        let next = number(&next).and_then(|next| u64::try_from(next).ok());
+        let names = keys.into_iter().map(|key| key.slice(LOCKS.len().min(key.len())..));
+        Ok((next.ok_or(Error::Protocol("SCAN"))?, names.collect()))
+    }
+
     /// `EVALSHA hand_on-2`: `EXISTS` of the lock; if it is free `DEL`, `LPUSH`, `PEXPIRE` of the signal.
     pub(super) async fn hand_on(&self, name: &Name) -> Result<(), Error> {
         let keys = vec![lock_key(name), signal_key(name)];

@@ -97,7 +97,10 @@ fn check(seen: &Seen) -> Vec<Wrong> {
         }
         // An empty value stays after its expiry, whoever has taken it.
         (Left::Gone, Value::Text(value)) if !value.is_empty() && left + UNTAKEN < DAY => {
-            let what = format!("expired {} s ago, and nobody has taken it", (DAY - left).as_secs());
+            let what = format!(
+                "expired {} s ago, and nobody has taken it",
+                DAY.saturating_sub(left).as_secs()
+            );
             vec![wrong(
                 what,
                 "a watch of a gateway or a build manager takes it; without either it is gone a day after",

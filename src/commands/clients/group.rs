@@ -1,0 +1,196 @@
+//! Connections to one server, and those that are alike together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::connection::{Class, Connection};
+use crate::commands::places::Place;
+use crate::commands::screen::{BAD, Cell, FAINT, TITLE, Table};
+use crate::commands::units;
+use crate::config::EndpointName;
+
+/// From here on clients tell which library they are.
+const TELLS_LIBRARIES: (u32, u32) = (7, 2);
+
+/// A server, and who is connected to it.
+pub(super) struct Server {
+    server: String,
+    names: String,
+    endpoints: Vec<EndpointName>,
+    replica: bool,
+    version: Option<String>,
+    connections: Vec<Connection>,
+}
+
+impl Server {
+    pub(super) fn new(place: &Place, connections: Vec<Connection>) -> Self {
+        Server {
+            server: place.server.to_string(),
+            names: place.names(),
+            endpoints: place.endpoints.clone(),
+            replica: place.replica,
+            // Valkey says what it is beside the version of Redis that it is like.
+            version: place
+                .info("valkey_version")
+                .or(place.info("redis_version"))
+                .map(str::to_owned),
+            connections,
+        }
+    }
+
+    pub(super) fn count(&self, class: Class) -> usize {
+        self.connections
+            .iter()
+            .filter(|connection| connection.class == class)
+            .count()
+    }
+
+    /// Whether its clients can tell which library they are.
+    fn tells_libraries(&self) -> bool {
+        let number = |version: &str| {
+            let mut parts = version.split('.').map(str::parse);
+            Some((parts.next()?.ok()?, parts.next()?.ok()?))
+        };
+        self.version
+            .as_deref()
+            .and_then(number)
+            .is_some_and(|version| version >= TELLS_LIBRARIES)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let connection = |connection: &Connection| {
+            let Connection {
+                id,
+                name,
+                library,
+                user,
+                addr,
+                db,
+                age,
+                idle,
+                command,
+                flags,
+                resp,
+                ..
+            } = connection;
+            json!({
+                "id": id,
+                "class": connection.class.as_str(),
+                "name": some(name),
+                "library": some(library),
+                "user": some(user),
+                "address": addr,
+                "db": db,
+                "age_s": age,
+                "idle_s": idle,
+                "last_command": some(command),
+                "flags": flags,
+                "resp": resp,
+                "subscriptions": connection.subscriptions,
+                "patterns": connection.hints(&self.endpoints),
+            })
+        };
+        json!({
+            "server": self.server,
+            "endpoints": self.endpoints.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+            "replica": self.replica,
+            "version": self.version,
+            "tells_libraries": self.tells_libraries(),
+            "connections": self.connections.iter().map(connection).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// What connections have in common that stand in one row.
+type Alike<'a> = (Class, &'a str, &'a str, &'a str, &'a str, u32);
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.as_deref().unwrap_or("of unknown version");
+        let role = if self.replica { ", a replica" } else { "" };
+        writeln!(
+            f,
+            "{TITLE}{}{TITLE:#}, endpoints: {}, Redis {version}{role}",
+            self.server, self.names
+        )?;
+        let mut groups: BTreeMap<Alike, Vec<&Connection>> = BTreeMap::new();
+        for one in &self.connections {
+            let alike = (
+                one.class,
+                one.name.as_str(),
+                one.library.as_str(),
+                one.user.as_str(),
+                one.host(),
+                one.db,
+            );
+            groups.entry(alike).or_default().push(one);
+        }
+        let mut table = Table::new([
+            "WHO",
+            "NAME",
+            "LIBRARY",
+            "USER",
+            "FROM",
+            "DB",
+            "COUNT",
+            "OLDEST",
+            "IDLE",
+            "SUBSCRIBED",
+            "LAST COMMANDS",
+            "PATTERNS",
+        ]);
+        for ((class, name, library, user, host, db), all) in groups {
+            let style = if class == Class::Direct { BAD } else { FAINT };
+            let oldest = all.iter().map(|one| one.age).max().unwrap_or_default();
+            let idle = all.iter().map(|one| one.idle).min().unwrap_or_default();
+            let subscribed: u64 = all.iter().map(|one| one.subscriptions).sum();
+            let commands = distinct(all.iter().map(|one| one.command.as_str()));
+            let patterns = match class {
+                Class::Direct => distinct(all.iter().flat_map(|one| one.hints(&self.endpoints))),
+                _ => String::new(),
+            };
+            let seconds = |seconds| Cell::new(units::span(Duration::from_secs(seconds))).right();
+            table.row([
+                Cell::new(class.as_str()).style(style),
+                name.into(),
+                if library.is_empty() {
+                    "unknown".into()
+                } else {
+                    library.into()
+                },
+                user.into(),
+                host.into(),
+                Cell::new(db).right(),
+                Cell::new(all.len()).right(),
+                seconds(oldest),
+                seconds(idle),
+                Cell::new(subscribed).right(),
+                commands.into(),
+                patterns.into(),
+            ]);
+        }
+        write!(f, "{table}")?;
+        if !self.tells_libraries() {
+            writeln!(f, "note: before Redis 7.2 no client can tell which library it is")?;
+        }
+        Ok(())
+    }
+}
+
+/// Each of them once, in their order.
+fn distinct<'a>(all: impl Iterator<Item = &'a str>) -> String {
+    let mut seen: Vec<&str> = Vec::new();
+    for one in all.filter(|one| !one.is_empty()) {
+        if !seen.contains(&one) {
+            seen.push(one);
+        }
+    }
+    seen.join(", ")
+}

@@ -1,0 +1,108 @@
+//! `locks release`: takes a lock away from its holder, and wakes who waits for it.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::json;
+
+use super::Desk;
+use super::audit::Audit;
+use crate::commands::printable::printable;
+use crate::commands::screen::Screen;
+use crate::commands::{Exit, Failure, Outcome, units};
+use crate::locks::{Holder, Lock};
+use crate::redis::Error;
+
+pub(super) fn grammar() -> Command {
+    let help = "Whoever waits for the lock is woken; a holder through a gateway hears that its lock is lost. A holder that is at \
+                work all the same is not stopped by this. Before and after, a line of JSON on standard error says who did it and \
+                why. It is sent once: when it is not answered, `locks show` says what became of it.";
+    Command::new("release")
+        .about("Release a lock whoever holds it, or only if its holder is the one that is named")
+        .after_help(help)
+        .args([
+            super::name_arg(),
+            Arg::new("holder")
+                .long("holder")
+                .value_name("ID")
+                .value_parser(|id: &str| {
+                    Holder::parse(id)
+                        .map(|_| id.to_owned())
+                        .map_err(|error| error.to_string())
+                })
+                .help("Only if this one holds it"),
+            Arg::new("reason")
+                .long("reason")
+                .value_name("TEXT")
+                .required(true)
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("Why, for those who ask later"),
+            Arg::new("yes")
+                .long("yes")
+                .action(ArgAction::SetTrue)
+                .help("Do not ask; where there is no terminal to ask on this or --holder is needed"),
+        ])
+}
+
+pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
+    let name = super::name(args)?;
+    let shown = args.get_one::<String>("name").map_or("", String::as_str);
+    let only = args.get_one::<String>("holder");
+    let sure = args.get_flag("yes") || only.is_some();
+    if !sure && !io::stdin().is_terminal() {
+        let what = "there is no terminal to ask on: name the holder with --holder, or say --yes";
+        return Err(Failure::Misconfigured(what.to_owned()));
+    }
+    let said = |outcome: &str, exit: Exit, screen: &mut Screen| {
+        let json = || json!({"name": shown, "outcome": outcome});
+        screen.show(json, format!("{}: {outcome}\n", printable(shown.as_bytes())))?;
+        Ok(exit)
+    };
+    let Some(lock) = desk.get(&name).await? else {
+        return said("nobody holds it", Exit::Found, screen);
+    };
+    if only.is_some_and(|only| *only != lock.holder) {
+        return said("another holds it", Exit::Found, screen);
+    }
+    if !sure && !asked(shown, &lock)? {
+        return said("left as it is", Exit::Found, screen);
+    }
+    let reason = args.get_one::<String>("reason").map_or("", String::as_str);
+    let holder = Holder::parse(&lock.holder).map_err(|error| Failure::Misconfigured(format!("its holder: {error}")))?;
+    let audit = Audit::new(desk, shown, &lock, reason);
+    audit.say("begins");
+    // By its holder, so that who has got it since keeps it.
+    match desk.locks.release(&name, &holder).await {
+        Ok(true) => {
+            audit.say("released");
+            said("released", Exit::Fine, screen)
+        }
+        Ok(false) => {
+            audit.say("not released: the holder does not hold it any more");
+            said("its holder does not hold it any more", Exit::Found, screen)
+        }
+        Err(Error::Unknown) => {
+            audit.say("unknown: sent and not answered");
+            said(
+                "sent and not answered: it may be released or not",
+                Exit::Unknown,
+                screen,
+            )
+        }
+        Err(error) => {
+            audit.say(&format!("not released: {error}"));
+            Err(desk.failed(&error))
+        }
+    }
+}
+
+/// Whether a person says yes.
+fn asked(name: &str, lock: &Lock) -> io::Result<bool> {
+    let (name, holder) = (printable(name.as_bytes()), printable(lock.holder.as_bytes()));
+    let left = units::left(lock.left);
+    eprint!("{name} is held by {holder}, ends in: {left}. Release it? [y/N] ");
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
