@@ -21,6 +21,34 @@ use crate::redis::{Error, Reply};
 /// The domain of every `ErrorInfo`: by it a caller tells our statuses from those of a proxy or a client library.
 pub const DOMAIN: &str = "redisgateway";
 
+/// The reasons of [`DOMAIN`], each once.
+pub const REASONS: [&str; 18] = [
+    INVALID_ARGUMENT,
+    UNAVAILABLE.reason,
+    TIMEOUT.reason,
+    UNKNOWN.reason,
+    WRONG_TYPE.reason,
+    OUT_OF_MEMORY.reason,
+    DENIED.reason,
+    REFUSED.reason,
+    REQUEST_TOO_LARGE.reason,
+    NOT_CONFIGURED.reason,
+    CLAIM_NOT_FOUND.reason,
+    LOCK_LOST.reason,
+    NO_TTL.reason,
+    KEY_EXISTS.reason,
+    KEY_NOT_FOUND.reason,
+    TOO_MANY_KEYS.reason,
+    OVERLOADED.reason,
+    DRAINING.reason,
+];
+
+/// The place in [`REASONS`] of what a status says. None: it is not one of ours.
+pub fn reason(status: &Status) -> Option<usize> {
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+    REASONS.iter().position(|reason| *reason == info.reason)
+}
+
 /// What became of a call whose command has no result.
 pub fn redis(error: &Error, endpoint: EndpointName, method: &'static Method) -> Status {
     let status = |row: &Row, message: &str| row.status(message, Some(endpoint), method, None);
@@ -66,7 +94,7 @@ pub fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Status 
     let message = format!("{field}: {expected}");
     let metadata = HashMap::from([("field".to_owned(), field.clone())]);
     let mut details = ErrorDetails::with_bad_request_violation(field, expected);
-    details.set_error_info("INVALID_ARGUMENT", DOMAIN, metadata);
+    details.set_error_info(INVALID_ARGUMENT, DOMAIN, metadata);
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
@@ -159,6 +187,7 @@ pub fn degraded(error: &Error) -> DegradedReason {
     }
 }
 
+const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
 const TIMEOUT_MESSAGE: &str = "no answer within the deadline";
 const UNKNOWN_MESSAGE: &str = "no answer from redis, the change may or may not stand";
 

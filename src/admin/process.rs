@@ -1,6 +1,7 @@
 //! What the kernel knows about this process, under the names that Prometheus' own clients use.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -9,14 +10,20 @@ use prometheus::{Counter, Gauge, Opts};
 /// The kernel's unit of time in `/proc`, the same on all that it runs on today.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// When this process started, as it was first asked: the kernel's time of its boot moves with the clock, and a start that moves
+/// looks like a restart.
+static STARTED: OnceLock<Option<f64>> = OnceLock::new();
+
 /// The metrics as they are now. What the system does not tell is left out.
 pub(super) fn families() -> Vec<MetricFamily> {
     let (status, stat, limits) = (read("self/status"), read("self/stat"), read("self/limits"));
     let memory = number(&status, "VmRSS:").map(|kibibytes| kibibytes * 1024.0);
     let max_files = number(&limits, "Max open files");
-    let started = number(&read("stat"), "btime")
-        .zip(stat_field(&stat, 22))
-        .map(|(boot, ticks)| boot + ticks / TICKS_PER_SECOND);
+    let started = *STARTED.get_or_init(|| {
+        let boot = number(&read("stat"), "btime");
+        boot.zip(stat_field(&stat, 22))
+            .map(|(boot, ticks)| boot + ticks / TICKS_PER_SECOND)
+    });
     let version = Opts::new("redis_gateway_build_info", "1, with the version as a label.")
         .const_label("version", env!("CARGO_PKG_VERSION"));
     [
@@ -27,6 +34,16 @@ pub(super) fn families() -> Vec<MetricFamily> {
             cpu_seconds(&stat),
         ),
         gauge(opts("process_resident_memory_bytes", "Resident memory."), memory),
+        gauge(
+            opts(
+                "redis_gateway_memory_limit_bytes",
+                "Memory that the process may take: its container's limit, or what the machine has.",
+            ),
+            memory_limit(
+                fs::read_to_string("/sys/fs/cgroup/memory.max").ok().as_deref(),
+                &read("meminfo"),
+            ),
+        ),
         gauge(opts("process_threads", "Threads."), number(&status, "Threads:")),
         gauge(opts("process_open_fds", "Open file descriptors."), open_files()),
         gauge(opts("process_max_fds", "Limit of open file descriptors."), max_files),
@@ -78,6 +95,13 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some(ticks / TICKS_PER_SECOND)
 }
 
+/// A container sees its own group's limit under this name, and `max` where there is none.
+fn memory_limit(group: Option<&str>, machine: &str) -> Option<f64> {
+    let group = group.and_then(|text| text.trim().parse().ok());
+    let machine = number(machine, "MemTotal:").map(|kibibytes| kibibytes * 1024.0);
+    group.into_iter().chain(machine).reduce(f64::min)
+}
+
 fn open_files() -> Option<f64> {
     // One of them is the folder's own.
     let count = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
@@ -96,13 +120,18 @@ mod tests {
         assert_eq!(stat_field("", 22), None);
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
         assert_eq!(number(limits, "Max open files"), Some(1024.0));
+        let machine = "MemTotal:       2048 kB\nMemFree: 1 kB\n";
+        assert_eq!(memory_limit(Some("1048576\n"), machine), Some(1_048_576.0));
+        for group in [Some("max\n"), Some("9223372036854771712\n"), None] {
+            assert_eq!(memory_limit(group, machine), Some(2_097_152.0));
+        }
     }
 
     #[test]
     fn this_process_is_described() {
         let families = families();
         let names: Vec<&str> = families.iter().map(MetricFamily::name).collect();
-        assert_eq!(names.len(), 7, "{names:?}");
+        assert_eq!(names.len(), 8, "{names:?}");
         for family in &families {
             let metric = &family.get_metric()[0];
             let value = metric.get_gauge().get_value() + metric.get_counter().get_value();

@@ -11,13 +11,14 @@ use http::{Request, Response};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 use tower::Service;
 
 use super::method::{OTHERS, UNKNOWN};
 use super::watch::{Watch, WatchedBody, WatchedFuture};
 use super::{Call, Caller, Degraded, METHODS, Method};
 use crate::proto::DegradedReason;
+use crate::status;
 
 /// Seconds, from an answer out of a warm Redis to the longest deadline that is common.
 const BUCKETS: &[f64] = &[
@@ -83,6 +84,12 @@ impl Counters {
                 "redis_gateway_rpc_degraded_total",
                 "RPCs answered OK although Redis failed, by reason.",
                 &["service", "method", "reason"],
+            ),
+            failures: counters(
+                registry,
+                "redis_gateway_rpc_failures_total",
+                "RPCs that the gateway failed, by the reason that callers read; OTHER has none.",
+                &["service", "reason"],
             ),
             in_flight: {
                 let opts = Opts::new("redis_gateway_rpc_in_flight", "RPCs and streams that have not ended.");
@@ -169,6 +176,10 @@ impl Watch for Count {
         }
     }
 
+    fn failed(&mut self, status: &Status) {
+        self.counters.failures[status::reason(status).unwrap_or(status::REASONS.len())].inc();
+    }
+
     fn ended(&mut self, code: Code) {
         self.counters.in_flight.dec();
         self.counters.codes[code as usize].inc();
@@ -182,6 +193,8 @@ struct MethodCounters {
     method: &'static Method,
     codes: [IntCounter; CODES.len()],
     degraded: [IntCounter; REASONS.len()],
+    // Those of the service, in the order of [`status::REASONS`], and what is none of them.
+    failures: Vec<IntCounter>,
     in_flight: IntGauge,
     // None for streams: how long they are open says nothing about how fast they are.
     duration: Option<Histogram>,
@@ -190,6 +203,7 @@ struct MethodCounters {
 struct Families {
     requests: IntCounterVec,
     degraded: IntCounterVec,
+    failures: IntCounterVec,
     in_flight: IntGaugeVec,
     duration: HistogramVec,
 }
@@ -202,6 +216,11 @@ impl Families {
             method,
             codes: CODES.map(|code| with(&self.requests, code)),
             degraded: REASONS.map(|(_, reason)| with(&self.degraded, reason)),
+            failures: status::REASONS
+                .iter()
+                .chain(&["OTHER"])
+                .map(|reason| self.failures.with_label_values(&[method.service, reason]))
+                .collect(),
             in_flight: self.in_flight.with_label_values(labels),
             duration: (!method.streaming).then(|| self.duration.with_label_values(labels)),
         }
@@ -226,7 +245,6 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
 mod tests {
     use futures_util::FutureExt as _;
     use http_body_util::BodyExt as _;
-    use tonic::Status;
     use tower::{Layer as _, ServiceExt as _, service_fn};
 
     use super::super::testing::{Answer, CHECK, Fixture, GET, TAIL, answer, message, open, request, seen, timed};
@@ -270,6 +288,32 @@ mod tests {
             fixture.sample("redis_gateway_rpc_in_flight{method=\"Get\",service=\"Cache\"}"),
             Some(0.0)
         );
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_by_the_reason_that_callers_read() {
+        let fixture = Fixture::new();
+        get(&fixture, answer).await;
+        get(&fixture, || Ok(status::invalid("key", "a key").into_http())).await;
+        get(&fixture, || Ok(Status::internal("another's").into_http())).await;
+        // In the trailers, as of a stream.
+        let mut trailers = http::HeaderMap::new();
+        status::draining(&UNKNOWN).add_header(&mut trailers).unwrap();
+        let frames = || vec![message(), http_body::Frame::trailers(trailers.clone())];
+        let service = service_fn(|_: Request<_>| std::future::ready(open(frames())));
+        let response = fixture.stack.layer(service).oneshot(request(TAIL)).await.unwrap();
+        let mut body = Box::pin(response.into_body());
+        for _ in frames() {
+            body.frame().await.unwrap().unwrap();
+        }
+        let failures = |service: &str, reason: &str| {
+            let labels = format!("{{reason=\"{reason}\",service=\"{service}\"}}");
+            fixture.sample(&format!("redis_gateway_rpc_failures_total{labels}"))
+        };
+        assert_eq!(failures("Cache", "INVALID_ARGUMENT"), Some(1.0));
+        assert_eq!(failures("Cache", "OTHER"), Some(1.0));
+        assert_eq!(failures("Cache", "DRAINING"), Some(0.0));
+        assert_eq!(failures("BuildLogs", "DRAINING"), Some(1.0));
     }
 
     #[tokio::test]

@@ -20,6 +20,9 @@ pub trait Watch {
     /// The handler has answered; the body may still be to come.
     fn answered(&mut self, _extensions: &http::Extensions) {}
 
+    /// The handler, or a layer, has failed the call, which ends right after. Not for one whose caller went away.
+    fn failed(&mut self, _status: &Status) {}
+
     /// The call is over. CANCELLED if its caller went away before that.
     fn ended(&mut self, code: Code);
 }
@@ -59,7 +62,7 @@ where
             watch.answered(response.extensions());
         }
         if let Some(code) = code(response.headers()) {
-            watch.end(code);
+            watch.told(code, response.headers());
         } else if response.body().is_end_stream() {
             watch.end(Code::Unknown);
         }
@@ -103,10 +106,10 @@ where
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    this.watch.end(code(trailers).unwrap_or(Code::Unknown));
+                    this.watch.told(code(trailers).unwrap_or(Code::Unknown), trailers);
                 }
             }
-            Some(Err(status)) => this.watch.end(status.code()),
+            Some(Err(status)) => this.watch.fail(status),
             None => this.watch.end(Code::Unknown),
         }
         Poll::Ready(frame)
@@ -127,6 +130,21 @@ struct Watching<W: Watch>(Option<W>);
 impl<W: Watch> Watching<W> {
     fn span(&self) -> Option<&Span> {
         self.0.as_ref().and_then(W::span)
+    }
+
+    /// Ends with what headers or trailers say; their details are read of failures alone.
+    fn told(&mut self, code: Code, headers: &HeaderMap) {
+        match Status::from_header_map(headers) {
+            Some(status) if code != Code::Ok => self.fail(&status),
+            _ => self.end(code),
+        }
+    }
+
+    fn fail(&mut self, status: &Status) {
+        if let Some(watch) = &mut self.0 {
+            watch.failed(status);
+        }
+        self.end(status.code());
     }
 
     fn end(&mut self, code: Code) {

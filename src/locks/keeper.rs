@@ -289,13 +289,7 @@ impl Keeper {
         if self.release_at.is_some() {
             return;
         }
-        let named = match cause {
-            Cause::Gone => "gone",
-            Cause::Taken => "taken",
-            Cause::Unknown => "unknown",
-            Cause::TakenUp => "taken_up",
-        };
-        self.place.shared.core.metrics.lost(named);
+        self.place.shared.core.metrics.lost(cause);
         self.tell.send_modify(|news| news.lost = Some(cause));
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::keeper::Cause;
+
 /// Seconds, from two commands on a quiet loopback to the longest that a wake-up can be missed.
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
@@ -17,12 +19,18 @@ pub(super) struct Metrics {
     pub(super) held: IntGauge,
     /// Wake-ups that nobody here wanted any more.
     pub(super) handed_on: IntCounter,
-    acquires: IntCounterVec,
-    lost: IntCounterVec,
+    acquires: [IntCounter; OUTCOMES.len()],
+    lost: [IntCounter; CAUSES.len()],
     hand_over: Histogram,
 }
 
-/// What became of a question for a lock, as the label `outcome` names it.
+/// As the label `outcome` names them, in the order of [`Outcome`]. All are there from the start: of a counter that begins with its first event, Prometheus sees no increase.
+const OUTCOMES: [&str; 5] = ["acquired", "again", "busy", "failed", "given_up"];
+
+/// As the label `cause` names them, in the order of [`Cause`].
+const CAUSES: [&str; 4] = ["gone", "taken", "unknown", "taken_up"];
+
+/// What became of a question for a lock.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Outcome {
     /// The holder got it.
@@ -52,6 +60,8 @@ impl Metrics {
             "redis_gateway_locks_hand_over_seconds",
             "Time from a wake-up to the lock being held by one who waited here.",
         );
+        let acquires = counters("acquires_total", "Locks asked for, by what became of it.", "outcome");
+        let lost = counters("lost_total", "Locks that streams lost, by cause.", "cause");
         let metrics = Metrics {
             waiting: gauge("waiting", "Calls and streams that wait for a lock."),
             held: gauge("held", "Locks kept for streams."),
@@ -61,8 +71,8 @@ impl Metrics {
                 "Wake-ups given back since nobody here wanted them any more.",
             )
             .expect("valid"),
-            acquires: counters("acquires_total", "Locks asked for, by what became of it.", "outcome"),
-            lost: counters("lost_total", "Locks that streams lost, by cause.", "cause"),
+            acquires: OUTCOMES.map(|outcome| acquires.with_label_values(&[outcome])),
+            lost: CAUSES.map(|cause| lost.with_label_values(&[cause])),
             // As above.
             hand_over: Histogram::with_opts(hand_over.buckets(BUCKETS.to_vec())).expect("valid"),
         };
@@ -70,8 +80,8 @@ impl Metrics {
             Box::new(metrics.waiting.clone()),
             Box::new(metrics.held.clone()),
             Box::new(metrics.handed_on.clone()),
-            Box::new(metrics.acquires.clone()),
-            Box::new(metrics.lost.clone()),
+            Box::new(acquires),
+            Box::new(lost),
             Box::new(metrics.hand_over.clone()),
         ];
         for collector in collectors {
@@ -83,19 +93,12 @@ impl Metrics {
 
     /// Counts a question for a lock.
     pub(super) fn asked(&self, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Acquired => "acquired",
-            Outcome::Again => "again",
-            Outcome::Busy => "busy",
-            Outcome::Failed => "failed",
-            Outcome::GivenUp => "given_up",
-        };
-        self.acquires.with_label_values(&[outcome]).inc();
+        self.acquires[outcome as usize].inc();
     }
 
     /// Counts a lock that was lost.
-    pub(super) fn lost(&self, cause: &'static str) {
-        self.lost.with_label_values(&[cause]).inc();
+    pub(super) fn lost(&self, cause: Cause) {
+        self.lost[cause as usize].inc();
     }
 
     /// Notes how long it took from a wake-up to a lock that is held.

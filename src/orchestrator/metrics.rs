@@ -5,6 +5,9 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::queue::Gap;
 
+/// Why a watch had to look, as the label `cause` names it, in the order of [`Gap`]. All are there from the start: of a counter that begins with its first event, Prometheus sees no increase.
+const GAPS: [&str; 3] = ["slow_reader", "connection_lost", "overloaded"];
+
 /// The metrics of the pattern.
 #[derive(Debug, Clone)]
 pub(super) struct Metrics {
@@ -22,7 +25,7 @@ pub(super) struct Metrics {
     pub(super) acknowledged: IntCounter,
     /// Looks at all keys.
     pub(super) looks: IntCounter,
-    gaps: IntCounterVec,
+    gaps: [IntCounter; GAPS.len()],
 }
 
 impl Metrics {
@@ -39,6 +42,8 @@ impl Metrics {
             name("gaps_total"),
             "Times that a watch had to look for what it missed, by cause.",
         );
+        // As above.
+        let gaps = IntCounterVec::new(opts, &["cause"]).expect("valid");
         let metrics = Metrics {
             watches: gauge("watches", "Open watches."),
             dues: gauge("dues", "Keys whose expiration is known."),
@@ -56,8 +61,7 @@ impl Metrics {
                 "Expiries that clients have acknowledged.",
             ),
             looks: counter("looks_total", "Looks at all keys."),
-            // As above.
-            gaps: IntCounterVec::new(opts, &["cause"]).expect("valid"),
+            gaps: GAPS.map(|cause| gaps.with_label_values(&[cause])),
         };
         metrics.notifications.set(-1);
         let collectors: [Box<dyn Collector>; 8] = [
@@ -68,7 +72,7 @@ impl Metrics {
             Box::new(metrics.given_again.clone()),
             Box::new(metrics.acknowledged.clone()),
             Box::new(metrics.looks.clone()),
-            Box::new(metrics.gaps.clone()),
+            Box::new(gaps),
         ];
         for collector in collectors {
             // The documented panic: one gateway has one registry and makes this once.
@@ -79,11 +83,6 @@ impl Metrics {
 
     /// Counts that a watch has missed something.
     pub(super) fn gap(&self, gap: Gap) {
-        let cause = match gap {
-            Gap::SlowReader => "slow_reader",
-            Gap::ConnectionLost => "connection_lost",
-            Gap::Overloaded => "overloaded",
-        };
-        self.gaps.with_label_values(&[cause]).inc();
+        self.gaps[gap as usize].inc();
     }
 }

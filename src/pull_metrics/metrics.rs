@@ -16,8 +16,8 @@ pub(super) struct Metrics {
     pub(super) buffer_pulls: IntGauge,
     /// Bytes of the buffer that are taken.
     pub(super) buffer_bytes: IntGauge,
-    buffer_ends: IntCounterVec,
-    claims: IntCounterVec,
+    buffer_ends: [IntCounter; BUFFER_ENDS.len()],
+    claims: [IntCounter; CLAIM_EVENTS.len()],
     /// Keys claimed while fresh.
     pub(super) fresh_keys: IntCounter,
     /// Keys claimed that had been claimed before and not seen through.
@@ -27,7 +27,13 @@ pub(super) struct Metrics {
     pub(super) lost_keys: IntCounter,
 }
 
-/// What became of a buffered pull, as the label `outcome` names it.
+/// As the label `outcome` names them, in the order of [`BufferEnd`]. All are there from the start: of a counter that begins with its first event, Prometheus sees no increase.
+const BUFFER_ENDS: [&str; 5] = ["written", "unknown", "refused", "full", "lost"];
+
+/// As the label `event` names them, in the order of [`ClaimEvent`].
+const CLAIM_EVENTS: [&str; 5] = ["claimed", "committed", "given_back", "extended", "not_found"];
+
+/// What became of a buffered pull.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum BufferEnd {
     /// It stands in Redis.
@@ -42,7 +48,7 @@ pub(super) enum BufferEnd {
     Lost,
 }
 
-/// What became of a claim, as the label `event` names it.
+/// What became of a claim.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ClaimEvent {
     /// It was made.
@@ -68,6 +74,8 @@ impl Metrics {
             "Pulls taken on, by whether their callers wait for Redis.",
             "mode",
         );
+        let buffer_ends = counters("buffered_total", "Buffered pulls by what became of them.", "outcome");
+        let claims = counters("claims_total", "Claims by what was done to them.", "event");
         let keys = counters("claimed_keys_total", "Keys claimed for a flush.", "kind");
         // Name and help are constants: they are valid.
         let gauge =
@@ -83,8 +91,8 @@ impl Metrics {
             ),
             buffer_pulls: gauge("buffer_pulls", "Pulls that wait in memory for Redis."),
             buffer_bytes: gauge("buffer_bytes", "Memory taken by pulls that wait for Redis."),
-            buffer_ends: counters("buffered_total", "Buffered pulls by what became of them.", "outcome"),
-            claims: counters("claims_total", "Claims by what was done to them.", "event"),
+            buffer_ends: BUFFER_ENDS.map(|outcome| buffer_ends.with_label_values(&[outcome])),
+            claims: CLAIM_EVENTS.map(|event| claims.with_label_values(&[event])),
             fresh_keys: keys.with_label_values(&["fresh"]),
             orphan_keys: keys.with_label_values(&["orphan"]),
             dropped_keys: counters(
@@ -103,8 +111,8 @@ impl Metrics {
             Box::new(metrics.writes.clone()),
             Box::new(metrics.buffer_pulls.clone()),
             Box::new(metrics.buffer_bytes.clone()),
-            Box::new(metrics.buffer_ends.clone()),
-            Box::new(metrics.claims.clone()),
+            Box::new(buffer_ends),
+            Box::new(claims),
             Box::new(metrics.dropped_keys.clone()),
             Box::new(metrics.lost_keys.clone()),
         ];
@@ -117,26 +125,12 @@ impl Metrics {
 
     /// Counts buffered pulls that have come to an end.
     pub(super) fn buffer_ended(&self, end: BufferEnd, pulls: u64) {
-        let outcome = match end {
-            BufferEnd::Written => "written",
-            BufferEnd::Unknown => "unknown",
-            BufferEnd::Refused => "refused",
-            BufferEnd::Full => "full",
-            BufferEnd::Lost => "lost",
-        };
-        self.buffer_ends.with_label_values(&[outcome]).inc_by(pulls);
+        self.buffer_ends[end as usize].inc_by(pulls);
     }
 
     /// Counts what was done to a claim.
     pub(super) fn claim(&self, event: ClaimEvent) {
-        let event = match event {
-            ClaimEvent::Claimed => "claimed",
-            ClaimEvent::Committed => "committed",
-            ClaimEvent::GivenBack => "given_back",
-            ClaimEvent::Extended => "extended",
-            ClaimEvent::NotFound => "not_found",
-        };
-        self.claims.with_label_values(&[event]).inc();
+        self.claims[event as usize].inc();
     }
 
     /// Counts a claimed key that adds nothing.

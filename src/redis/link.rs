@@ -106,6 +106,11 @@ impl Link {
         &self.shared.label
     }
 
+    /// What is counted of the server.
+    pub(super) fn metrics(&self) -> &ServerMetrics {
+        &self.shared.metrics
+    }
+
     /// Whether commands are taken without a wait.
     pub(super) fn is_up(&self) -> bool {
         self.shared

@@ -48,6 +48,8 @@ pub struct Metrics {
     current_as_of: GaugeVec,
     lag_bytes: IntGaugeVec,
     redirects: IntCounterVec,
+    script_runs: IntCounterVec,
+    script_loads: IntCounterVec,
 }
 
 impl Metrics {
@@ -117,8 +119,14 @@ impl Metrics {
                 "Commands that a server of a Cluster sent elsewhere (moved, ask) or told to try again, not executed.",
                 &["endpoint", "kind"],
             ),
+            script_runs: counters("redis_gateway_redis_script_runs_total", "Scripts asked for.", SERVER),
+            script_loads: counters(
+                "redis_gateway_redis_script_loads_total",
+                "Scripts that the server did not know and was given: new, restarted, failed over, or flushed.",
+                SERVER,
+            ),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(metrics.commands.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -129,6 +137,8 @@ impl Metrics {
             Box::new(metrics.current_as_of.clone()),
             Box::new(metrics.lag_bytes.clone()),
             Box::new(metrics.redirects.clone()),
+            Box::new(metrics.script_runs.clone()),
+            Box::new(metrics.script_loads.clone()),
         ];
         for collector in collectors {
             // The documented panic: one gateway has one registry and makes this once.
@@ -178,6 +188,8 @@ impl Metrics {
             up: self.up.with_label_values(labels),
             replaced: CAUSES.map(|cause| self.replaced.with_label_values(&[endpoint, server, cause])),
             connect_failures: self.connect_failures.with_label_values(labels),
+            script_runs: self.script_runs.with_label_values(labels),
+            script_loads: self.script_loads.with_label_values(labels),
         }
     }
 }
@@ -247,6 +259,8 @@ pub(super) struct ServerMetrics {
     pub(super) up: IntGauge,
     replaced: [IntCounter; CAUSES.len()],
     pub(super) connect_failures: IntCounter,
+    pub(super) script_runs: IntCounter,
+    pub(super) script_loads: IntCounter,
 }
 
 impl ServerMetrics {

@@ -193,11 +193,13 @@ pub(super) async fn run<R: Repeat, T: FromReply>(
     let Some(source) = script else {
         return run_once(primary, command, tell, deadline).await;
     };
+    primary.metrics().script_runs.inc();
     match run_once(primary, command.clone(), tell, deadline).await {
         // Nothing was executed. The server is new, restarted, failed over or flushed.
         Err(Error::Reply(Reply::NoScript)) => {
             let again = async {
                 primary.run(command::script_load(source), deadline).await?;
+                primary.metrics().script_loads.inc();
                 run_once(primary, command, tell, deadline).await
             };
             Box::pin(again).await

@@ -156,3 +156,18 @@ fn each_error_degrades_for_a_reason() {
         assert_eq!(degraded(&error), reason, "{error:?}");
     }
 }
+
+#[test]
+fn each_reason_is_known() {
+    let rows = include_str!("../status.rs").lines();
+    let rows = rows.filter_map(|line| line.trim().strip_prefix("reason: \"")?.strip_suffix("\","));
+    let mut rows: Vec<&str> = rows.chain([INVALID_ARGUMENT]).collect();
+    rows.sort_unstable();
+    let mut known = REASONS;
+    known.sort_unstable();
+    assert_eq!(rows, known);
+    let place = |status: &Status| reason(status).map(|n| REASONS[n]);
+    assert_eq!(place(&draining(method("Tail"))), Some("DRAINING"));
+    assert_eq!(place(&invalid("key", "a key")), Some("INVALID_ARGUMENT"));
+    assert_eq!(place(&Status::internal("another's")), None);
+}

@@ -237,9 +237,13 @@ async fn ask<R: Repeat, T: FromReply>(
     script: Option<&'static str>,
     deadline: Deadline,
 ) -> Result<(T, Position), Error> {
+    if script.is_some() {
+        link.metrics().script_runs.inc();
+    }
     let answer = match (link.run_asking(command.clone(), deadline).await, script) {
         (Err(Error::Reply(Reply::NoScript)), Some(source)) => {
             link.run(command::script_load(source), deadline).await?;
+            link.metrics().script_loads.inc();
             link.run_asking(command, deadline).await
         }
         (answer, _) => answer,
