@@ -148,6 +148,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let locks_stand_on = locks_at.as_ref().map(|at| at.name());
     let followed = followed(&endpoints, locks_stand_on);
+    let stands = followed.iter().map(stand).collect();
     let names = vec![
         BUILD_LOGS,
         CACHE,
@@ -157,7 +158,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         PULL_METRICS,
         USER_EVENTS,
     ];
-    let mut health = Monitor::start(reporter, names, followed, &config.readiness).await;
+    let mut health = Monitor::start(reporter, names, followed, &config.readiness, &registry).await;
 
     let draining = CancellationToken::new();
     let (running, mut services) = patterns(&config, &endpoint_of, locks_at, &draining, &registry);
@@ -185,13 +186,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         .add_routes(services.routes());
     let stop = CancellationToken::new();
     let missing = health.missing();
-    let unready = move || missing.borrow().clone();
-    let admin = tokio::spawn(admin::serve(
-        listeners.admin,
+    let watched = admin::Watched {
         registry,
-        unready,
-        stop.clone().cancelled_owned(),
-    ));
+        unready: Box::new(move || missing.borrow().clone()),
+        stands,
+    };
+    let admin = tokio::spawn(admin::serve(listeners.admin, watched, stop.clone().cancelled_owned()));
     let socket = listeners.grpc.path();
     let mut grpc = tokio::spawn(listeners.grpc.serve(router, draining.clone()));
     tokio::select! {
@@ -336,6 +336,13 @@ fn followed(endpoints: &[Option<Arc<Endpoint>>], locks_stand_on: Option<Endpoint
         }
     };
     endpoints.iter().flatten().map(followed).collect()
+}
+
+fn stand(followed: &Followed) -> admin::Stand {
+    admin::Stand {
+        endpoint: followed.endpoint.clone(),
+        services: followed.services.clone(),
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

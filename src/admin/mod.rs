@@ -1,6 +1,7 @@
-//! What operators ask over HTTP: metrics, and whether the process lives and is ready.
+//! What operators ask over HTTP: how it goes, metrics, and whether the process lives and is ready.
 
 mod process;
+mod status;
 
 use std::future::ready;
 use std::sync::Arc;
@@ -13,30 +14,30 @@ use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 
-/// Serves `/metrics`, `/livez` and `/readyz` until `shutdown`, and then what has been asked for by then.
-///
-/// `unready` names what the process is not ready for: nothing means that it is. Liveness depends on nothing.
+pub use status::{Stand, Watched};
+
+/// Serves the status page, `/metrics`, `/livez` and `/readyz` until `shutdown`, and then what has been asked for by then. Liveness
+/// depends on nothing.
 pub async fn serve(
     listener: TcpListener,
-    registry: Registry,
-    unready: impl Fn() -> Vec<&'static str> + Send + Sync + 'static,
+    watched: Watched,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, routes(registry, Arc::new(unready)))
+    axum::serve(listener, routes(Arc::new(watched)))
         .with_graceful_shutdown(shutdown)
         .await
 }
 
-type Unready = Arc<dyn Fn() -> Vec<&'static str> + Send + Sync>;
-
-fn routes(registry: Registry, unready: Unready) -> Router {
+fn routes(watched: Arc<Watched>) -> Router {
+    let (registry, status) = (watched.registry.clone(), status::routes(watched.clone()));
     Router::new()
+        .merge(status)
         .route("/metrics", get(move || ready(metrics(&registry))))
         .route("/livez", get("live\n"))
-        .route("/readyz", get(move || ready(readiness(&unready()))))
+        .route("/readyz", get(move || ready(readiness(&(watched.unready)()))))
         .fallback((
             StatusCode::NOT_FOUND,
-            "no such path; there are /metrics, /livez and /readyz\n",
+            "no such path; there are / (status), /status.json, /metrics, /livez and /readyz\n",
         ))
 }
 
@@ -94,8 +95,11 @@ mod tests {
         let names = unready.clone();
         let server = tokio::spawn(serve(
             listener,
-            registry,
-            move || names.lock().unwrap().clone(),
+            Watched {
+                registry,
+                unready: Box::new(move || names.lock().unwrap().clone()),
+                stands: Vec::new(),
+            },
             async move {
                 let _ = stopped.await;
             },

@@ -14,17 +14,6 @@ use super::{
 /// The longest path that a Unix socket can have, in bytes.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
 
-/// As it is written in the configuration: `host:port`, or the path of a socket.
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Server::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Server::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Server::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 /// A path to something that need not be there yet.
 pub(super) struct AnyPath;
 
@@ -125,6 +114,17 @@ impl Form for Host {
 
 /// A Redis server: `host`, `host:port`, `[address]:port` or `unix:/path`.
 pub(super) struct ServerAddress;
+
+/// As it is written in the configuration, with its port.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Server::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Server::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Server::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 impl Form for ServerAddress {
     type Value = Server;

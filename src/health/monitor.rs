@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::{IntGaugeVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::ServingStatus;
@@ -46,22 +47,32 @@ struct Telling {
     reporter: HealthReporter,
     /// The endpoints that readiness waits for.
     missing: Arc<watch::Sender<Vec<&'static str>>>,
+    serving: IntGaugeVec,
     required: Arc<[EndpointName]>,
 }
 
 impl Monitor {
     /// Follows endpoints. `services` are the full names of all services, of which those without an endpoint never serve;
     /// readiness waits for the endpoints named in `required`.
+    ///
+    /// # Panics
+    /// If `registry` has a metric of that name already.
     pub async fn start(
         reporter: HealthReporter,
         services: Vec<&'static str>,
         followed: Vec<Followed>,
         required: &[EndpointName],
+        registry: &Registry,
     ) -> Self {
+        let help = "Whether a service serves, as grpc.health.v1 says too; `readiness` is whether the gateway is ready.";
+        // Name and label are constants: they are valid, and one gateway has one registry and makes this once.
+        let serving = IntGaugeVec::new(Opts::new("redis_gateway_serving", help), &["service"]).expect("valid");
+        registry.register(Box::new(serving.clone())).expect("registered once");
         let missing = required.iter().map(|name| name.as_str()).collect();
         let telling = Telling {
             reporter,
             missing: Arc::new(watch::channel(missing).0),
+            serving,
             required: required.into(),
         };
         telling.serving("", true).await;
@@ -113,6 +124,10 @@ impl Telling {
         } else {
             ServingStatus::NotServing
         };
+        if !service.is_empty() {
+            let name = service.rsplit('.').next().unwrap_or(service);
+            self.serving.with_label_values(&[name]).set(serving.into());
+        }
         self.reporter.set_service_status(service, status).await;
     }
 

@@ -64,7 +64,7 @@ script!(
 );
 
 /// A claim's id: 32 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ClaimId(String);
 
 impl ClaimId {

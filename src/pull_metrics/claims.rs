@@ -107,6 +107,7 @@ impl Claims {
     /// Deletes the claim's keys. None: no such claim.
     pub(super) async fn commit(&self, id: &ClaimId, by: Deadline) -> Result<Option<Committed>, Error> {
         let committed = self.store.commit(id, by).await?;
+        self.metrics.open.end(id);
         self.count(ClaimEvent::Committed, committed.is_some());
         Ok(committed.map(|(deleted, lost)| Committed {
             deleted,
@@ -117,6 +118,7 @@ impl Claims {
     /// Frees the claim's keys, and tells how many. None: no such claim.
     pub(super) async fn give_back(&self, id: &ClaimId, by: Deadline) -> Result<Option<i64>, Error> {
         let given_back = self.store.give_back(id, by).await?;
+        self.metrics.open.end(id);
         self.count(ClaimEvent::GivenBack, given_back.is_some());
         Ok(given_back)
     }
@@ -124,6 +126,10 @@ impl Claims {
     /// Gives the claim a new lease. None: no such claim.
     pub(super) async fn extend(&self, id: &ClaimId, lease: Duration, by: Deadline) -> Result<Option<Extended>, Error> {
         let extended = self.store.extend(id, lease, by).await?;
+        match extended {
+            Some(_) => self.metrics.open.keep(id, lease),
+            None => self.metrics.open.end(id),
+        }
         self.count(ClaimEvent::Extended, extended.is_some());
         Ok(extended.map(|(held, lost)| Extended {
             held,
@@ -252,6 +258,7 @@ impl Claims {
                 }
             }
         }
+        self.metrics.open.keep(id, lease);
         self.metrics.claim(ClaimEvent::Claimed);
         let (manifests, tags) = rows::sum(&keys);
         let claim = Some(Claim {

@@ -3,6 +3,8 @@
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::open::OpenClaims;
+
 /// The metrics of the pattern; the labels are those of the arrays below.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -18,6 +20,8 @@ pub(super) struct Metrics {
     pub(super) buffer_bytes: IntGauge,
     buffer_ends: [IntCounter; BUFFER_ENDS.len()],
     claims: [IntCounter; CLAIM_EVENTS.len()],
+    /// Claims that have not ended.
+    pub(super) open: OpenClaims,
     /// Keys claimed while fresh.
     pub(super) fresh_keys: IntCounter,
     /// Keys claimed that had been claimed before and not seen through.
@@ -93,6 +97,10 @@ impl Metrics {
             buffer_bytes: gauge("buffer_bytes", "Memory taken by pulls that wait for Redis."),
             buffer_ends: BUFFER_ENDS.map(|outcome| buffer_ends.with_label_values(&[outcome])),
             claims: CLAIM_EVENTS.map(|event| claims.with_label_values(&[event])),
+            open: OpenClaims::new(gauge(
+                "open_claims",
+                "Claims made or extended here that have not ended here, and whose leases run.",
+            )),
             fresh_keys: keys.with_label_values(&["fresh"]),
             orphan_keys: keys.with_label_values(&["orphan"]),
             dropped_keys: counters(
@@ -105,7 +113,7 @@ impl Metrics {
                 "Keys that a claim no longer held when it was committed or extended: perhaps counted twice.",
             ),
         };
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 10] = [
             Box::new(pulls),
             Box::new(keys),
             Box::new(metrics.writes.clone()),
@@ -113,6 +121,7 @@ impl Metrics {
             Box::new(metrics.buffer_bytes.clone()),
             Box::new(buffer_ends),
             Box::new(claims),
+            Box::new(metrics.open.clone()),
             Box::new(metrics.dropped_keys.clone()),
             Box::new(metrics.lost_keys.clone()),
         ];

@@ -10,6 +10,7 @@ mod claim_store;
 mod claims;
 mod forms;
 mod metrics;
+mod open;
 mod pulls;
 mod rows;
 mod service;

@@ -14,7 +14,6 @@ use super::cluster::Cluster;
 use super::command::{self, Command, Once, Repeat, Repeatable};
 use super::connection::{Connection, Role};
 use super::error::Error;
-use super::link::State;
 use super::metrics::Metrics;
 use super::position::{Freshness, Position};
 use super::pubsub::Subscriber;
@@ -22,6 +21,7 @@ use super::reply::FromReply;
 use super::script::Script;
 use super::shard::{self, Plan, Shard};
 use super::slot::slot;
+use super::state::{Seen, State};
 use super::tracking::{Heard, Tracking};
 use crate::config::{self, EndpointName};
 use crate::deadline::Deadline;
@@ -100,6 +100,14 @@ impl Endpoint {
         match &self.topology {
             Topology::Single(shard) => shard.primary.state(),
             Topology::Cluster(cluster) => cluster.state(),
+        }
+    }
+
+    /// The servers as they are seen now, primaries before their replicas; on a Cluster none before it was found.
+    pub fn servers(&self) -> Vec<Seen> {
+        match &self.topology {
+            Topology::Single(shard) => shard.seen().collect(),
+            Topology::Cluster(cluster) => cluster.seen(),
         }
     }
 

@@ -18,6 +18,7 @@ use super::metrics::{Place, ServerMetrics};
 use super::position::Position;
 use super::replication::{Shortfall, Watch};
 use super::reply::FromReply;
+use super::state::{Course, Seen, State};
 use crate::config::{self, Server};
 use crate::deadline::Deadline;
 
@@ -27,17 +28,6 @@ const RECONNECT_GRACE: Duration = Duration::from_millis(250);
 
 /// A connection that stood so long was a good one: the next starts without a wait.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);
-
-/// What callers may expect of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Connected and answering.
-    Up,
-    /// Being connected, for at most a moment: calls wait.
-    Connecting,
-    /// Not there: calls are refused at once. This is the open breaker; only the task that connects tries the server.
-    Down,
-}
 
 /// The way to one server. Its task lives as long as it does.
 pub(super) struct Link {
@@ -53,7 +43,7 @@ struct Shared {
     /// None unless [`State::Up`]. Calls in flight keep the connection that they are on until each is answered or due: a
     /// server that stalls for a moment makes no call unknown whose deadline is later.
     current: ArcSwapOption<Connection>,
-    state: watch::Sender<State>,
+    course: Course,
     metrics: ServerMetrics,
     watch: Watch,
     role: Role,
@@ -78,7 +68,7 @@ impl Link {
             server,
             config,
             current: ArcSwapOption::empty(),
-            state: watch::channel(State::Connecting).0,
+            course: Course::begin(),
             metrics,
             watch,
             role,
@@ -93,7 +83,17 @@ impl Link {
 
     /// The server's state, and its changes.
     pub(super) fn state(&self) -> watch::Receiver<State> {
-        self.shared.state.subscribe()
+        self.shared.course.follow()
+    }
+
+    /// The server as it is seen now.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            label: self.shared.label.clone(),
+            server: self.shared.server.clone(),
+            state: self.shared.course.now(),
+            since: self.shared.course.since(),
+        }
     }
 
     /// The server.
@@ -273,7 +273,7 @@ impl Link {
         if let Some(connection) = self.live() {
             return Ok(connection);
         }
-        let mut state = self.shared.state.subscribe();
+        let mut state = self.shared.course.follow();
         let wait = async {
             loop {
                 match *state.borrow_and_update() {
@@ -338,25 +338,25 @@ async fn supervise(shared: Arc<Shared>) {
         let connection = if let Ok(connection) = tokio::time::timeout(RECONNECT_GRACE, &mut attempt).await {
             connection
         } else {
-            shared.state.send_replace(State::Down);
+            shared.course.enter(State::Down);
             attempt.await
         };
         let Some(connection) = connection else {
-            shared.state.send_replace(State::Down);
+            shared.course.enter(State::Down);
             failures = failures.saturating_add(1);
             continue;
         };
         let since = Instant::now();
         let connection = Arc::new(connection);
         shared.current.store(Some(connection.clone()));
-        shared.state.send_replace(State::Up);
+        shared.course.enter(State::Up);
         // Given back with the connection, or with the link: on a Cluster another one of its label may be up by then.
         let up = Place::take(&shared.metrics.up, 1);
         tracing::info!(endpoint = shared.endpoint, server = shared.label, "connected to redis");
 
         let cause = connection.dead(&shared.config, &shared.watch).await;
         shared.current.store(None);
-        shared.state.send_replace(State::Connecting);
+        shared.course.enter(State::Connecting);
         drop(up);
         shared.metrics.replaced(cause);
         tracing::warn!(
@@ -381,7 +381,7 @@ async fn connect(shared: &Shared, failures: u32) -> Option<Connection> {
         Err(error) => {
             shared.metrics.connect_failures.inc();
             // Once for each outage, not for each attempt.
-            if *shared.state.borrow() == State::Down {
+            if shared.course.now() == State::Down {
                 tracing::debug!(endpoint = shared.endpoint, server = shared.label, %error, "cannot connect to redis");
             } else {
                 tracing::warn!(endpoint = shared.endpoint, server = shared.label, %error, "cannot connect to redis");

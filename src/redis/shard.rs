@@ -15,6 +15,7 @@ use super::metrics::{Metrics, Reads};
 use super::position::{Freshness, Position, Said};
 use super::replication::{History, Shortfall, Watch};
 use super::reply::FromReply;
+use super::state::Seen;
 use crate::config::{self, EndpointName, Server};
 use crate::deadline::Deadline;
 
@@ -98,6 +99,13 @@ impl Shard {
             max_staleness: plan.config.max_staleness,
             next_replica: AtomicUsize::new(0),
         }
+    }
+
+    /// Its servers as they are seen now, the primary first.
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
+        std::iter::once(&self.primary)
+            .chain(&self.replicas)
+            .map(|link| link.seen())
     }
 
     /// Whether there are replicas.

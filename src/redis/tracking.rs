@@ -16,8 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::command;
 use super::connection::{Connection, Role};
 use super::error::{Error, Reply};
-use super::link::State;
 use super::replication::Watch;
+use super::state::State;
 use crate::config;
 use crate::deadline::Deadline;
 

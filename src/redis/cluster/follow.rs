@@ -18,8 +18,8 @@ use crate::config::Server;
 use crate::deadline::{Deadline, jittered};
 use crate::redis::command;
 use crate::redis::connection::{Connection, Role};
-use crate::redis::link::State;
 use crate::redis::shard::Plan;
+use crate::redis::state::State;
 
 /// Between two looks while all is well, jitter aside.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use crate::config::Server;
 use crate::redis::link::Link;
 use crate::redis::shard::{Plan, Shard};
 use crate::redis::slot::{Range, SLOTS};
+use crate::redis::state::Seen;
 
 /// What a server says of the cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -148,6 +149,11 @@ impl Map {
     pub(super) fn is_whole(&self) -> bool {
         let slots = self.by_slot.iter().all(|n| usize::from(*n) < self.members.len());
         !self.is_empty() && slots && self.primaries().all(|link| link.is_up())
+    }
+
+    /// All servers as they are seen now.
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
+        self.members.iter().flat_map(|member| member.shard.seen())
     }
 
     /// The links to all primaries.

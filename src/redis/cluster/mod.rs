@@ -20,12 +20,13 @@ use self::map::Map;
 pub(super) use self::map::View;
 use super::command::{self, Command, Repeat, Repeatable};
 use super::error::{Error, Redirect, Reply};
-use super::link::{Link, State};
+use super::link::Link;
 use super::metrics::Redirects;
 use super::position::{Freshness, Position};
 use super::reply::FromReply;
 use super::shard::{self, Plan};
 use super::slot::slot;
+use super::state::{Seen, State};
 use crate::config::Server;
 use crate::deadline::{Deadline, jittered};
 
@@ -58,6 +59,11 @@ impl Cluster {
     /// Whether any of its primaries is there, and the changes of that.
     pub(super) fn state(&self) -> watch::Receiver<State> {
         self.known.state.subscribe()
+    }
+
+    /// Its servers as they are seen now, by the latest map; none before there is one.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.known.map.load().seen().collect()
     }
 
     /// A server that is there, as far as is known: for what any will do for.

@@ -221,7 +221,11 @@ async fn batch_that_is_too_large_is_refused_by_its_reason() {
     pulls.send(2, &["b"; 100]).await;
     let status = pulls.answer().await.unwrap_err();
     let told = (status.code(), reason(&status));
-    assert_eq!(told, (Code::InvalidArgument, Some("REQUEST_TOO_LARGE".into())), "{status}");
+    assert_eq!(
+        told,
+        (Code::InvalidArgument, Some("REQUEST_TOO_LARGE".into())),
+        "{status}"
+    );
     assert!(stand.hash(&tag_key("b")).await.is_empty());
     drop(pulls);
     stand.stop().await;

@@ -1,0 +1,159 @@
+//! What an operator should know first.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::format::{clock, percent};
+use super::report::{Endpoint, Readiness, Report, Service};
+use super::window::Window;
+use crate::redis::State;
+
+/// The share of calls from which on failing ones are a problem, as for the alerts.
+const SHARE: f64 = 0.05;
+
+/// For health to find out what a connection is worth.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Something that is wrong.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    pub(super) severity: Severity,
+    pub(super) text: String,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Severity {
+    /// Callers get errors, or soon will.
+    Critical,
+    /// Callers go on, with less.
+    Warning,
+}
+
+impl Severity {
+    /// As the page's style calls it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// All that is wrong, the worst first.
+pub(super) fn find(report: &Report) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match report.state {
+        Readiness::Ready => {}
+        Readiness::NotReady => {
+            let text = format!("Not ready: waits for {}", report.not_ready.join(", "));
+            problems.push(critical(text));
+        }
+        Readiness::Draining => problems.push(warning("Draining: it is about to end, callers go elsewhere".to_owned())),
+    }
+    for endpoint in &report.endpoints {
+        problems.extend(servers(endpoint, report));
+    }
+    for service in &report.services {
+        problems.extend(unhealthy(service, report));
+        problems.extend(
+            service
+                .calls
+                .first()
+                .into_iter()
+                .flat_map(|calls| failing(service.name, calls)),
+        );
+    }
+    if report
+        .open
+        .cache
+        .as_ref()
+        .and_then(|cache| cache.near.as_ref())
+        .is_some_and(|near| !near.tracking)
+    {
+        let text = "Nothing is answered from memory: the Redis of cache does not tell of changes";
+        problems.push(warning(text.to_owned()));
+    }
+    problems.sort_by_key(|problem| problem.severity);
+    problems
+}
+
+fn servers(endpoint: &Endpoint, report: &Report) -> Vec<Problem> {
+    let name = endpoint.name;
+    if endpoint.servers.is_empty() && endpoint.state == State::Down {
+        return vec![critical(format!("The Cluster of {name} is not found"))];
+    }
+    let down = endpoint.servers.iter().filter(|server| server.state == State::Down);
+    let problem = |server: &super::report::Server| {
+        let since = clock(&server.since, &report.time);
+        let text = format!(
+            "Redis of {name} is down since {since}: {} at {}",
+            server.name, server.address
+        );
+        // On a Cluster each shard has a primary.
+        if server.name.ends_with("primary") {
+            critical(text)
+        } else {
+            warning(text)
+        }
+    };
+    down.map(problem).collect()
+}
+
+/// A service that does not serve though its Redis answers.
+fn unhealthy(service: &Service, report: &Report) -> Option<Problem> {
+    let endpoint = report
+        .endpoints
+        .iter()
+        .find(|endpoint| Some(endpoint.name) == service.endpoint)?;
+    let up = endpoint.servers.iter().filter(|server| server.state == State::Up);
+    let long = up
+        .max_by_key(|server| server.since)
+        .and_then(|server| report.time.duration_since(server.since).ok());
+    let odd = !service.serving && report.state != Readiness::Draining && long.is_some_and(|long| long > GRACE);
+    let (name, odd) = (service.name, odd && endpoint.state == State::Up);
+    odd.then(|| {
+        critical(format!(
+            "{name} does not serve: its Redis answers, and cannot be written to"
+        ))
+    })
+}
+
+fn failing(service: &str, calls: &Window) -> Vec<Problem> {
+    let reasons = |failed: &dyn Fn(&str) -> bool| {
+        let reasons = calls
+            .reasons()
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| failed(name));
+        reasons.collect::<Vec<_>>().join(", ")
+    };
+    let mut problems = Vec::new();
+    if calls.failed_share > SHARE {
+        let codes = reasons(&|name| super::window::FAILED_CALLS.contains(&name));
+        let share = percent(&calls.failed_share);
+        problems.push(critical(format!(
+            "{service}: {share} of the calls of the last minute failed ({codes})"
+        )));
+    }
+    if calls.degraded_share > SHARE {
+        let why = reasons(&|name| calls.degraded_reasons.contains_key(name));
+        let share = percent(&calls.degraded_share);
+        problems.push(warning(format!(
+            "{service}: {share} of the answers of the last minute are degraded ({why})"
+        )));
+    }
+    problems
+}
+
+fn critical(text: String) -> Problem {
+    let severity = Severity::Critical;
+    Problem { severity, text }
+}
+
+fn warning(text: String) -> Problem {
+    let severity = Severity::Warning;
+    Problem { severity, text }
+}

@@ -1,0 +1,136 @@
+//! What the last minutes came to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::history::{History, Sample};
+use super::tally::{Tally, float};
+
+/// What is told of, in minutes; the greatest is [`super::history::SPAN`].
+pub(super) const MINUTES: [u64; 3] = [1, 5, 15];
+
+/// Codes of calls that failed by Redis or the gateway, and not by what their callers asked for.
+pub(super) const FAILED_CALLS: &[&str] = &[
+    "UNAVAILABLE",
+    "UNKNOWN",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "INTERNAL",
+];
+
+/// Outcomes of commands that Redis did not answer, or not in time.
+pub(super) const FAILED_COMMANDS: &[&str] = &["unavailable", "overloaded", "timeout", "unknown", "protocol"];
+
+/// The calls of a service, or the commands to a server, of some minutes.
+#[derive(Debug, Serialize)]
+pub(super) struct Window {
+    /// How far back it is meant to go.
+    pub(super) minutes: u64,
+    /// How far back it goes: less in a young gateway, up to ten seconds more in others.
+    pub(super) seconds: f64,
+    pub(super) count: u64,
+    pub(super) per_second: f64,
+    pub(super) failed: u64,
+    pub(super) failed_share: f64,
+    pub(super) degraded: u64,
+    pub(super) degraded_share: f64,
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p90_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
+    /// All that ended, by code or outcome.
+    pub(super) outcomes: BTreeMap<String, u64>,
+    /// Degraded answers by reason.
+    pub(super) degraded_reasons: BTreeMap<String, u64>,
+}
+
+impl Window {
+    fn of(minutes: u64, between: Duration, tally: Tally, failures: &[&str]) -> Self {
+        let seconds = between.as_secs_f64();
+        let (count, failed, degraded) = (tally.ended(), tally.ended_as(failures), tally.degraded.values().sum());
+        let share = |part| {
+            if count == 0 {
+                0.0
+            } else {
+                rounded(float(part) / float(count))
+            }
+        };
+        let ms = |share| tally.quantile(share).map(|seconds| rounded(seconds * 1_000.0));
+        Window {
+            minutes,
+            seconds: rounded(seconds),
+            count,
+            per_second: rate(count, between),
+            failed,
+            failed_share: share(failed),
+            degraded,
+            degraded_share: share(degraded),
+            p50_ms: ms(0.5),
+            p90_ms: ms(0.9),
+            p99_ms: ms(0.99),
+            outcomes: tally.outcomes,
+            degraded_reasons: tally.degraded,
+        }
+    }
+
+    /// What did not end well, by name, the most frequent first.
+    pub(super) fn reasons(&self) -> Vec<(&str, u64)> {
+        let bad = self
+            .outcomes
+            .iter()
+            .filter(|(name, _)| !["OK", "ok"].contains(&name.as_str()));
+        let mut reasons: Vec<(&str, u64)> = bad
+            .chain(&self.degraded_reasons)
+            .map(|(name, count)| (name.as_str(), *count))
+            .collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        reasons
+    }
+}
+
+/// The course of the last quarter of an hour, a value for each look.
+#[derive(Debug, Default)]
+pub(super) struct Trend {
+    pub(super) per_second: Vec<Option<f64>>,
+    pub(super) p99_ms: Vec<Option<f64>>,
+}
+
+/// The last minutes of what `of` finds, in [`MINUTES`].
+pub(super) fn windows(
+    now: &Sample,
+    history: &History,
+    failures: &[&str],
+    of: impl Fn(&Sample) -> Option<Tally>,
+) -> Vec<Window> {
+    let tally = of(now).unwrap_or_default();
+    let window = |minutes| {
+        let (before, between) = history.before(now, Duration::from_mins(minutes)).unzip();
+        let since = tally.since(before.and_then(&of).as_ref());
+        Window::of(minutes, between.unwrap_or_default(), since, failures)
+    };
+    MINUTES.map(window).into()
+}
+
+/// The course of what `of` finds.
+pub(super) fn trend(history: &History, of: impl Fn(&Sample) -> Option<Tally>) -> Trend {
+    let mut trend = Trend::default();
+    for (tally, between) in history.steps(of) {
+        trend.per_second.push(Some(rate(tally.ended(), between)));
+        trend.p99_ms.push(tally.quantile(0.99).map(|seconds| seconds * 1_000.0));
+    }
+    trend
+}
+
+fn rate(count: u64, between: Duration) -> f64 {
+    // A gateway that has just started has seen no time pass.
+    if between.is_zero() {
+        return 0.0;
+    }
+    rounded(float(count) / between.as_secs_f64())
+}
+
+/// To a thousandth: what is told is measured no better.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
