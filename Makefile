@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
+.PHONY: help run test page lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
   soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests
 
 BUF_VERSION := 1.75.0
@@ -12,6 +12,7 @@ PYTHON := .venv/bin/python
 HELM_VERSION := 3.16.4
 export HELM ?= $(or $(shell command -v helm),target/tools/helm)
 JUDGES := target/tools/python
+BROWSER := target/browser
 CLIENT_TOOLS := target/client/tools/bin
 CLIENT_VENV := target/client/venv/bin
 
@@ -22,7 +23,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests python-client-tests go-client-tests quickstart chart ## Runs everything that judges a change
+test: lint rust-tests python-client-tests go-client-tests quickstart chart page ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -64,6 +65,11 @@ chart: ## Judges the helm chart
 	@if ! command -v $(HELM) >/dev/null; then echo "not run: chart (no helm; \`make target/tools/helm\` builds it with go)"; \
 	elif ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: chart (pip could not install kubernetes-validate)"; \
 	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(JUDGES)/bin/python -B helm/chart_test.py; fi
+
+page: ## Opens the status page in Chromium; SCREENSHOT_MINUTES=15 makes the docs' pictures anew
+	@if ! .ci/need chromium; then echo "not run: the status page (no chromium, and none could be installed)"; \
+	elif ! $(MAKE) --no-print-directory $(BROWSER)/installed; then echo "not run: the status page (pip could not install playwright)"; \
+	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(BROWSER)/bin/pytest -q -p no:cacheprovider tests/page; fi
 
 lint-go:
 	@if ! command -v go >/dev/null; then echo "not run: what judges Go (no go)"; else set -x; \
@@ -137,6 +143,12 @@ $(JUDGES)/installed: helm/requirements.txt
 	@.ci/need python3
 	python3 -m venv $(JUDGES)
 	$(JUDGES)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BROWSER)/installed: tests/page/requirements.txt clients/python/pyproject.toml
+	@.ci/need python3
+	python3 -m venv $(BROWSER)
+	$(BROWSER)/bin/pip install --quiet --disable-pip-version-check -r $< -e clients/python
 	@touch $@
 
 target/tools/helm:

@@ -66,10 +66,10 @@ mod tests {
         let open = OpenClaims::new(IntGauge::new("open", "Open.").unwrap());
         let count = || open.collect()[0].get_metric()[0].get_gauge().get_value();
         let (one, two) = (ClaimId::random(), ClaimId::random());
-        open.keep(&one, Duration::from_secs(600));
+        open.keep(&one, Duration::from_mins(10));
         open.keep(&two, Duration::ZERO);
         assert!((count() - 1.0).abs() < 0.1);
-        open.keep(&two, Duration::from_secs(600));
+        open.keep(&two, Duration::from_mins(10));
         assert!((count() - 2.0).abs() < 0.1);
         open.end(&one);
         open.end(&one);

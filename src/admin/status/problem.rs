@@ -157,3 +157,42 @@ fn warning(text: String) -> Problem {
     let severity = Severity::Warning;
     Problem { severity, text }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::{History, Sample};
+    use super::super::tally::Tally;
+    use super::super::window::{FAILED_CALLS, windows};
+    use super::*;
+
+    fn told(outcomes: &[(&str, f64)], degraded: f64) -> Vec<(Severity, String)> {
+        let mut tally = Tally::default();
+        for (outcome, count) in outcomes {
+            tally.count(outcome, *count);
+        }
+        tally.count_degraded("REDIS_TIMEOUT", degraded);
+        let calls = windows(&Sample::read(&[]), &History::default(), FAILED_CALLS, |_| {
+            Some(tally.clone())
+        });
+        let problems = failing("Cache", &calls[0]).into_iter();
+        problems.map(|problem| (problem.severity, problem.text)).collect()
+    }
+
+    #[test]
+    fn failures_are_a_problem_from_a_share_on() {
+        assert_eq!(told(&[], 0.0), []);
+        assert_eq!(told(&[("OK", 95.0), ("UNAVAILABLE", 5.0)], 5.0), []);
+        // What callers asked for wrongly is not the gateway's failure.
+        assert_eq!(told(&[("OK", 1.0), ("INVALID_ARGUMENT", 99.0)], 0.0), []);
+        let both = told(&[("OK", 80.0), ("UNKNOWN", 5.0), ("UNAVAILABLE", 15.0)], 30.0);
+        let failed = "Cache: 20 % of the calls of the last minute failed (UNAVAILABLE, UNKNOWN)";
+        let degraded = "Cache: 30 % of the answers of the last minute are degraded (REDIS_TIMEOUT)";
+        assert_eq!(
+            both,
+            [
+                (Severity::Critical, failed.to_owned()),
+                (Severity::Warning, degraded.to_owned())
+            ]
+        );
+    }
+}
