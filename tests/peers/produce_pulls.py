@@ -37,14 +37,22 @@ class Producer:
         self.counts = {"acknowledged": 0, "not_executed": 0, "unknown": 0}
 
     def tag(self, repository, tag):
-        digest = digest_of(repository, tag)
-        key = f"pull_events:repo:{repository}:tag:t{tag}:{digest}"
-        self.track(self.track_tag, key, repository, f"t{tag}", digest, int(time.time()), "tag")
+        self.count(repository, f"t{tag}", digest_of(repository, tag))
 
     def manifest(self, repository, tag):
-        digest = digest_of(repository, tag)
-        key = f"pull_events:repo:{repository}:digest:{digest}"
-        self.track(self.track_manifest, key, repository, digest, int(time.time()), "digest")
+        self.count(repository, "", digest_of(repository, tag))
+
+    def count(self, repository, tag, digest):
+        """Counts a pull of a tag, or, without one, of a manifest."""
+        key, now = self.key(repository, tag, digest), int(time.time())
+        if tag:
+            self.track(self.track_tag, key, repository, tag, digest, now, "tag")
+        else:
+            self.track(self.track_manifest, key, repository, digest, now, "digest")
+
+    @staticmethod
+    def key(repository, tag, digest):
+        return f"pull_events:repo:{repository}:" + (f"tag:{tag}:{digest}" if tag else f"digest:{digest}")
 
     def track(self, text, key, *args):
         try:

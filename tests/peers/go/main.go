@@ -4,10 +4,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -19,24 +16,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sys/unix"
+
+	"peers/redislock"
 )
-
-// A release as python-redis-lock makes it.
-//
-// KEYS 1: the lock, 2: its signal
-// ARGV 1: the holder, 2: milliseconds that the signal lives
-var release = redis.NewScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
-end
-redis.call('DEL', KEYS[2])
-redis.call('LPUSH', KEYS[2], 1)
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-redis.call('DEL', KEYS[1])
-return 1
-`)
-
-const signalLife = 1000 * time.Millisecond
 
 var (
 	address = flag.String("redis", "", "URL")
@@ -105,11 +87,10 @@ func (h *holders) hold(ctx context.Context, choose *mathrand.Rand) {
 }
 
 func (h *holders) holdOnce(ctx context.Context, name string, held time.Duration, abandon bool) error {
-	id := make([]byte, 18)
-	if _, err := rand.Read(id); err != nil {
+	holder, err := redislock.Holder()
+	if err != nil {
 		return err
 	}
-	holder := base64.StdEncoding.EncodeToString(id)
 	h.note("try", name, holder, now())
 	asked, err := h.acquire(ctx, name, holder)
 	if err != nil {
@@ -123,12 +104,11 @@ func (h *holders) holdOnce(ctx context.Context, name string, held time.Duration,
 		return nil
 	}
 	h.note("leave", name, holder, now())
-	keys := []string{"lock:" + name, "lock-signal:" + name}
-	released, err := release.Run(ctx, h.client, keys, holder, signalLife.Milliseconds()).Int()
+	released, err := redislock.Release(ctx, h.client, name, holder)
 	if err != nil {
 		return err
 	}
-	if released == 0 {
+	if !released {
 		h.refused.Add(1)
 	}
 	return nil
@@ -139,12 +119,11 @@ func (h *holders) acquire(ctx context.Context, name, holder string) (int64, erro
 	life := time.Duration(*ttl) * time.Second
 	for {
 		asked := now()
-		got, err := h.client.SetNX(ctx, "lock:"+name, holder, life).Result()
+		got, err := redislock.Try(ctx, h.client, name, holder, life)
 		if got || err != nil {
 			return asked, err
 		}
-		err = h.client.BLPop(ctx, life, "lock-signal:"+name).Err()
-		if err != nil && !errors.Is(err, redis.Nil) {
+		if err := redislock.Wait(ctx, h.client, name, life); err != nil {
 			return 0, err
 		}
 	}
