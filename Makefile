@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test page lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
-  soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests
+  soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests \
+  mixed-tests
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -23,7 +24,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests python-client-tests go-client-tests quickstart chart page ## Runs everything that judges a change
+test: lint rust-tests python-client-tests go-client-tests mixed-tests quickstart chart page ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -35,6 +36,11 @@ go-client-tests: ## Tests clients/go against a gateway
 	cargo build --locked
 	@if command -v go >/dev/null; then set -x; cd clients/go && go test -count=1 ./...; \
 	else echo "not run: tests of the client for Go (no go)"; fi
+
+mixed-tests: python-stubs go-peers $(CLIENT_VENV)/installed ## Lets services with and without the gateway write for each other
+	@.ci/need cargo cc redis-server
+	cargo build --quiet --locked
+	$(CLIENT_VENV)/pytest -q -p no:cacheprovider tests/mixed
 
 quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
@@ -54,7 +60,7 @@ lint-proto:
 
 lint-python:
 	@if command -v python3 >/dev/null; \
-	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/peers/*.py benches/*.py; \
+	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/peers/*.py benches/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
 lint-image:
@@ -130,8 +136,9 @@ PATH=$(CURDIR)/$(CLIENT_TOOLS):$$PATH $(CLIENT_TOOLS)/python -m grpc_tools.proto
 endef
 
 go-peers:
-	@if command -v go >/dev/null; then set -x; cd tests/peers/go && go vet . && go build -o ../../../target/peers/lock_holders .; \
-	else echo "not run: holders of locks in Go (no go)"; fi
+	@if command -v go >/dev/null; then set -x; cd tests/peers/go && go vet ./... && \
+	go build -o ../../../target/peers/lock_holders . && go build -o ../../../target/peers/mixed ./mixed; \
+	else echo "not run: holders of locks, and mixed services, in Go (no go)"; fi
 
 .venv/installed: examples/python/requirements.txt tests/peers/requirements.txt
 	@.ci/need python3
