@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run test page lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
   soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests \
-  mixed-tests
+  mixed-tests packages
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -24,7 +24,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests python-client-tests go-client-tests mixed-tests quickstart chart page ## Runs everything that judges a change
+test: lint rust-tests python-client-tests go-client-tests mixed-tests packages quickstart chart page ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -41,6 +41,11 @@ mixed-tests: python-stubs go-peers $(CLIENT_VENV)/installed ## Lets services wit
 	@.ci/need cargo cc redis-server
 	cargo build --quiet --locked
 	$(CLIENT_VENV)/pytest -q -p no:cacheprovider tests/mixed
+
+packages: ## Installs both clients from clean environments, and calls a gateway with them
+	@.ci/need cargo cc redis-server python3
+	cargo build --quiet --locked
+	.ci/packages
 
 quickstart: ## Runs the README's first steps from start to end
 	@.ci/need cargo cc redis-server python3
