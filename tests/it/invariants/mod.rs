@@ -150,6 +150,7 @@ fn what_only_looks_like_a_breach_is_none() {
         ),
         ("src/cache/store.rs", "let url = \"http://localhost\"; // tonic"),
         ("src/cache/store.rs", "use crate::{cache::Lease, redis};"),
+        ("src/cache/store.rs", "use prometheus::proto::MetricFamily;"),
         ("src/config/file.rs", "// It was checked above.\nx.expect(\"checked\")"),
         (
             "src/redis/command.rs",

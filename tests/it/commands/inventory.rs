@@ -1,0 +1,247 @@
+//! `inventory`: finds what is wrong among many keys, within its rate, and changes nothing.
+
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval};
+
+use super::{
+    all_at, placed,
+    planted::{PULLS, RIGHT, WRONG, keys, plant_right, plant_wrong},
+    run,
+};
+use crate::harness::{MachineLag, RedisServer, heavy, unused_port};
+
+/// Keys of one step, as `SCAN` is asked for.
+const PAGE: u64 = 500;
+
+/// All findings: database, key, what is wrong.
+fn findings(answer: &Value) -> Vec<(i64, String, String)> {
+    let databases = answer["databases"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of = |database: &Value| {
+        let db = database["db"].as_i64().unwrap();
+        let found = database["findings"].as_array().unwrap().iter();
+        found
+            .map(|finding| (db, text(&finding["key"]), text(&finding["what"])))
+            .collect::<Vec<_>>()
+    };
+    databases.flat_map(of).collect()
+}
+
+/// Notes again and again how many keys were looked at: before the answer, after it, the count.
+async fn watch(server: &RedisServer, samples: &mut Vec<(Instant, Instant, u64)>) -> Infallible {
+    let mut clock = interval(Duration::from_millis(50));
+    loop {
+        clock.tick().await;
+        let before = Instant::now();
+        let calls = server.calls("type").await;
+        samples.push((before, Instant::now(), calls));
+    }
+}
+
+#[tokio::test]
+async fn each_planted_violation_is_found_among_100_000_keys_within_the_rate() {
+    let _one = heavy().await;
+    let server = RedisServer::new().start().await;
+    plant_right(&server).await;
+    let wrong = plant_wrong(&server).await;
+    let before: String = server.run(&["DEBUG", "DIGEST"]).await;
+    let rate: u32 = 20_000;
+    let words = format!("inventory --json --max-findings 1000 --rate {rate}");
+    let endpoints = all_at(server.addr());
+    let words = [words.as_str()];
+    let began = Instant::now();
+    let mut samples = Vec::new();
+    let ran = tokio::select! {
+        ran = run(&words, &endpoints) => ran,
+        never = watch(&server, &mut samples) => match never {},
+    };
+    let took = began.elapsed();
+    let answer = ran.json();
+    assert_eq!(ran.code, Some(1), "{ran}");
+
+    let found = findings(&answer);
+    for (db, _, key, what) in WRONG {
+        let named = |finding: &(i64, String, String)| finding.0 == *db && finding.1 == *key && finding.2.contains(what);
+        assert!(found.iter().any(named), "{key}: no {what:?} in {found:?}");
+    }
+    let planted: BTreeSet<_> = WRONG.iter().map(|(db, _, key, _)| (*db, *key)).collect();
+    let others: Vec<_> = found
+        .iter()
+        .filter(|(db, key, _)| !planted.contains(&(*db, key)))
+        .collect();
+    assert!(others.is_empty(), "found where nothing is wrong: {others:?}");
+
+    let all = keys(&server).await;
+    assert_eq!(
+        all,
+        RIGHT + wrong,
+        "planted keys have expired: this machine is too slow"
+    );
+    let databases = answer["databases"].as_array().unwrap();
+    let looked: u64 = databases
+        .iter()
+        .map(|database| database["keys"].as_u64().unwrap())
+        .sum();
+    assert_eq!(looked, all);
+    assert!(
+        databases
+            .iter()
+            .all(|database| database["role"] == "master" && database["ended"] == "whole")
+    );
+    let tokens = databases[0]["kinds"].as_array().unwrap();
+    let tokens = tokens
+        .iter()
+        .find(|kind| kind["kind"] == "upstream_token__{…}")
+        .unwrap();
+    assert!(
+        tokens["keys"] == 50_000 && tokens["bytes"].as_u64().unwrap() > 50_000 * 20,
+        "{tokens}"
+    );
+    assert!(
+        tokens["without_ttl"] == 0 && tokens["longest_ttl_s"].as_f64().unwrap() <= 86_400.0,
+        "{tokens}"
+    );
+
+    assert_eq!(server.calls("keys").await, 0);
+    assert!(server.calls("scan").await >= all / (2 * PAGE), "KEYS would be seen");
+    assert_eq!(
+        server.run::<String>(&["DEBUG", "DIGEST"]).await,
+        before,
+        "something was changed"
+    );
+
+    // A step is taken at once, and what is wrong is looked at twice.
+    let slack = 3 * PAGE + u64::try_from(WRONG.len()).unwrap();
+    for (n, (from, _, earlier)) in samples.iter().enumerate() {
+        for (_, to, later) in &samples[n..] {
+            let span = to.duration_since(*from);
+            let most = (u64::from(rate) * u64::try_from(span.as_millis()).unwrap()).div_ceil(1_000) + slack;
+            assert!(later - earlier <= most, "{} keys in {span:?}", later - earlier);
+        }
+    }
+    let least = Duration::from_secs(all) / rate;
+    assert!(took >= least.mul_f64(0.95), "{took:?} for {all} keys");
+    println!("{all} keys at {rate} a second took {took:?}, at least {least:?}");
+}
+
+#[tokio::test]
+async fn a_low_rate_is_kept_and_made_use_of() {
+    let _one = heavy().await;
+    let server = RedisServer::new().start().await;
+    server.run::<()>(&["DEBUG", "POPULATE", "6000", "key", "10"]).await;
+    let lag = MachineLag::watch();
+    let began = Instant::now();
+    let ran = run(&["inventory --rate 2000"], &placed(&["cache"], server.addr())).await;
+    let took = began.elapsed();
+    assert!(ran.code == Some(0) && ran.out.contains("\n6000 keys\n"), "{ran}");
+    assert!(ran.out.contains("of no known kind: key:"), "{ran}");
+    // Each of a dozen steps may be late by what this machine is.
+    let most = Duration::from_secs(4) + 16 * lag.worst();
+    assert!(
+        took >= Duration::from_millis(2_850) && took <= most,
+        "{took:?}, at most {most:?}"
+    );
+}
+
+#[tokio::test]
+async fn json_has_the_same_form_each_time_and_the_table_says_the_same() {
+    let server = RedisServer::new().start().await;
+    plant_wrong(&server).await;
+    let endpoints = all_at(server.addr());
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let mut answer = run(&["inventory --json"], &endpoints).await.json();
+        for database in answer["databases"].as_array_mut().unwrap() {
+            for kind in database["kinds"].as_array_mut().unwrap() {
+                // The only ones that time changes.
+                assert!(kind["shortest_ttl_s"].take().as_f64() <= kind["longest_ttl_s"].take().as_f64());
+            }
+            for finding in database["findings"].as_array_mut().unwrap() {
+                let what = finding["what"].take();
+                finding["what"] = what.as_str().unwrap().split(|c: char| c.is_ascii_digit()).next().into();
+            }
+        }
+        answers.push(answer);
+    }
+    assert_eq!(answers[0], answers[1]);
+
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let first = &answers[0]["databases"][0];
+    assert_eq!(names(&answers[0]), "databases unreachable");
+    assert_eq!(
+        names(first),
+        "endpoints server db role keys keys_at_start keys_denied ended error kinds findings findings_left_out \
+         unknown_keys notes"
+    );
+    assert_eq!(
+        names(&first["kinds"][0]),
+        "kind keys bytes without_ttl shortest_ttl_s longest_ttl_s wrong unread"
+    );
+    assert_eq!(names(&first["findings"][0]), "key kind what right");
+    assert_eq!(
+        first["endpoints"],
+        json!(["build_logs", "user_events", "cache", "orchestrator"])
+    );
+
+    let ran = run(&["inventory --max-findings 3"], &endpoints).await;
+    let of = |db: usize| answers[0]["databases"][db]["findings"].as_array().unwrap().len();
+    for all in [of(0), of(1)] {
+        let line = format!("\n{all} findings, {} of them not listed: --max-findings\n", all - 3);
+        assert!(ran.code == Some(1) && ran.out.contains(&line), "{line} {ran}");
+    }
+}
+
+#[tokio::test]
+async fn keys_that_may_not_be_looked_at_are_counted_and_the_rest_is() {
+    let server = RedisServer::new()
+        .user("narrow", "on >secret ~builds/* +@all")
+        .start()
+        .await;
+    server.run::<()>(&["RPUSH", "builds/1/logs", "{}", "{}"]).await;
+    server.run::<()>(&["SET", "elsewhere", "1"]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret").unwrap();
+    let mut endpoints = placed(&["build_logs"], server.addr());
+    endpoints.push("--endpoints-build-logs-username=narrow".to_owned());
+    endpoints.push(format!(
+        "--endpoints-build-logs-password-file={}",
+        file.path().display()
+    ));
+    let ran = run(&["inventory"], &endpoints).await;
+    assert_eq!(ran.code, Some(69), "{ran}");
+    assert!(
+        ran.out.contains("note: 1 keys were not looked at: not permitted"),
+        "{ran}"
+    );
+    assert!(
+        ran.out.contains("builds/1/logs") && !ran.out.contains("elsewhere"),
+        "{ran}"
+    );
+}
+
+#[tokio::test]
+async fn pulls_in_the_first_database_are_found_though_nobody_is_configured_to_be_there() {
+    let server = RedisServer::new().start().await;
+    server
+        .run_on::<()>(0, &["HSET", "pull_events:repo:1:digest:sha256:ab", "pull_count", "1"])
+        .await;
+    server.run_on::<()>(0, &["SET", "another", "1"]).await;
+    let endpoints = placed(&["pull_metrics"], server.addr());
+    let ran = run(&["inventory --json"], &endpoints).await;
+    let right = format!("on pull_metrics: {}, db {PULLS}", server.addr());
+    let found = &ran.json()["databases"][1]["findings"];
+    assert!(
+        ran.code == Some(1) && found[0]["right"] == right && found.as_array().unwrap().len() == 1,
+        "{ran}"
+    );
+
+    let away = placed(&["pull_metrics"], ([127, 0, 0, 1], unused_port()).into());
+    let ran = run(&["inventory"], &away).await;
+    assert!(
+        ran.code == Some(69) && ran.err.contains("pull_metrics 127.0.0.1:"),
+        "{ran}"
+    );
+    assert!(ran.err.contains("it takes no connection"), "{ran}");
+}
