@@ -177,11 +177,11 @@ fn endpoint(args: &ArgMatches, config: &Config) -> Result<Option<EndpointName>, 
     Ok(named.map(|(name, _)| *name))
 }
 
-/// `--rate KEYS`, for a command that goes through all keys.
+/// `--rate COUNT`, for a command that goes through all keys.
 fn rate_arg() -> Arg {
     Arg::new("rate")
         .long("rate")
-        .value_name("KEYS")
+        .value_name("COUNT")
         .default_value("10000")
         .value_parser(value_parser!(u32).range(1..))
         .help("Look at so many keys a second at most; a KiB of values that is read counts as one")

@@ -3,6 +3,7 @@
 mod build_logs;
 mod cache;
 mod cli;
+mod commands;
 mod content_tracker;
 mod embedded;
 mod harness;

@@ -15,6 +15,8 @@ pub(super) enum Class {
     Gateway,
     /// A replica, or the primary of one.
     Replication,
+    /// A Redis Sentinel, which watches over the server.
+    Sentinel,
     /// This command.
     Itself,
 }
@@ -25,6 +27,7 @@ impl Class {
             Class::Direct => "direct",
             Class::Gateway => "gateway",
             Class::Replication => "replication",
+            Class::Sentinel => "sentinel",
             Class::Itself => "this command",
         }
     }
@@ -69,6 +72,8 @@ impl Connection {
             Class::Replication
         } else if text("name") == GATEWAY {
             Class::Gateway
+        } else if sentinel(text("name")) {
+            Class::Sentinel
         } else {
             Class::Direct
         };
@@ -118,6 +123,14 @@ impl Connection {
         }
         hints
     }
+}
+
+/// Whether a Sentinel is called so: by the first eight digits of its id, and what the connection is for.
+fn sentinel(name: &str) -> bool {
+    let id = name
+        .strip_prefix("sentinel-")
+        .and_then(|rest| rest.strip_suffix("-cmd").or(rest.strip_suffix("-pubsub")));
+    id.is_some_and(|id| id.len() == 8 && id.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 /// A pattern, and where it is.
@@ -199,6 +212,13 @@ mod tests {
         let replica = Connection::read("id=1 addr=1.1.1.1:1 flags=S name=redis-gateway", &[]).unwrap();
         assert_eq!(replica.class, Class::Replication);
         assert_eq!(Connection::read("nonsense", &[]), None);
+        let named = |name: &str| {
+            Connection::read(&format!("id=1 addr=a:1 name={name}"), &[])
+                .unwrap()
+                .class
+        };
+        assert_eq!(named("sentinel-0123abcd-pubsub"), Class::Sentinel);
+        assert_eq!(named("sentinel-0123abcd-mine"), Class::Direct);
     }
 
     #[test]

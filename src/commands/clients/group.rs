@@ -17,7 +17,7 @@ const TELLS_LIBRARIES: (u32, u32) = (7, 2);
 
 /// A server, and who is connected to it.
 pub(super) struct Server {
-    server: String,
+    address: String,
     names: String,
     endpoints: Vec<EndpointName>,
     replica: bool,
@@ -28,7 +28,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(place: &Place, connections: Vec<Connection>) -> Self {
         Server {
-            server: place.server.to_string(),
+            address: place.server.to_string(),
             names: place.names(),
             endpoints: place.endpoints.clone(),
             replica: place.replica,
@@ -94,7 +94,7 @@ impl Server {
             })
         };
         json!({
-            "server": self.server,
+            "server": self.address,
             "endpoints": self.endpoints.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
             "replica": self.replica,
             "version": self.version,
@@ -118,7 +118,7 @@ impl fmt::Display for Server {
         writeln!(
             f,
             "{TITLE}{}{TITLE:#}, endpoints: {}, Redis {version}{role}",
-            self.server, self.names
+            self.address, self.names
         )?;
         let mut groups: BTreeMap<Alike, Vec<&Connection>> = BTreeMap::new();
         for one in &self.connections {

@@ -15,7 +15,7 @@ use crate::config::{EndpointName, Loaded};
 use crate::redis::command;
 
 pub(super) fn grammar() -> Command {
-    let help = "Exit code: 0 it was looked at, 1 somebody is left with --fail-on-direct, 64 wrong arguments or configuration, 69 \
+    let help = "Exit code: 0 it was looked at, 1 --fail-on-direct, and somebody is left, 64 wrong arguments or configuration, 69 \
                 something could not be looked at.";
     super::looking(
         "clients",
@@ -59,13 +59,12 @@ pub(super) async fn run(
             "unreachable": missed.iter().map(Missed::json).collect::<Vec<Value>>(),
         })
     };
-    let mut text: String = servers.iter().map(|server| format!("{server}\n")).collect();
-    let style = if direct > 0 { BAD } else { GOOD };
-    text += &match direct {
-        1 => format!("{style}1 direct client is left{style:#}\n"),
-        n => format!("{style}{n} direct clients are left{style:#}\n"),
-    };
-    screen.show(json, text)?;
+    let whole = missed.is_empty();
+    let style = if direct == 0 && whole { GOOD } else { BAD };
+    let of = if whole { "" } else { ", on the servers that answered" };
+    let left = format!("{style}connections without a gateway: {direct}{of}{style:#}\n");
+    let texts: Vec<String> = servers.iter().map(ToString::to_string).chain([left]).collect();
+    screen.show(json, texts.join("\n"))?;
     for missed in &missed {
         eprintln!("{missed}");
     }

@@ -80,8 +80,14 @@ pub(super) async fn run(
     for missed in &missed {
         eprintln!("{missed}");
     }
-    let failed = reports.iter().any(|report| matches!(report.end, End::Failed(_)));
-    Ok(if !missed.is_empty() || failed {
+    let mut whole = missed.is_empty();
+    for report in &reports {
+        if let End::Failed(why) = &report.end {
+            eprintln!("{}, db {}: {why}", report.server, report.db);
+        }
+        whole &= report.denied == 0 && !matches!(report.end, End::Failed(_));
+    }
+    Ok(if !whole {
         Exit::Unreachable
     } else if stop.is_cancelled() {
         Exit::Interrupted
@@ -92,7 +98,7 @@ pub(super) async fn run(
     })
 }
 
-/// Cancelled by the first Ctrl-C; the next one ends the process.
+/// Cancelled by Ctrl-C.
 fn on_ctrl_c() -> (CancellationToken, AbortOnDropHandle<()>) {
     let stop = CancellationToken::new();
     let told = stop.clone();

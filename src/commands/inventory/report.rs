@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::commands::printable::printable;
-use crate::commands::screen::{BAD, Cell, FAINT, GOOD, TITLE, Table};
+use crate::commands::screen::{BAD, Cell, DOUBTFUL, FAINT, GOOD, TITLE, Table};
 use crate::commands::units;
 use crate::forms::{Left, Wrong};
 
@@ -15,11 +15,16 @@ const EXAMPLES: usize = 5;
 
 /// What was found in one database.
 pub(super) struct Report {
-    pub(super) endpoints: String,
+    /// Who is on it. Empty: nobody that is configured.
+    pub(super) endpoints: Vec<&'static str>,
     pub(super) server: String,
     pub(super) db: u8,
+    /// As the server calls itself. None: it may not be asked.
+    pub(super) role: Option<String>,
     /// Keys that were looked at.
     pub(super) looked: u64,
+    /// Keys that may not be looked at.
+    pub(super) denied: u64,
     /// Keys that there were at the start.
     pub(super) total: u64,
     /// One for each kind, in the order of kinds.
@@ -145,8 +150,10 @@ impl Report {
             "endpoints": self.endpoints,
             "server": self.server,
             "db": self.db,
+            "role": self.role,
             "keys": self.looked,
             "keys_at_start": self.total,
+            "keys_denied": self.denied,
             "ended": match &self.end {
                 End::Whole => "whole",
                 End::Interrupted => "interrupted",
@@ -168,11 +175,17 @@ impl Report {
 /// For people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report {
-            endpoints, server, db, ..
-        } = self;
-        writeln!(f, "{TITLE}{server}, db {db}{TITLE:#}, endpoints: {endpoints}")?;
-        let mut kinds = Table::new(["KIND", "KEYS", "MEMORY", "NO TTL", "SHORTEST", "LONGEST", "WRONG"]);
+        let Report { server, db, .. } = self;
+        let endpoints = match &self.endpoints[..] {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        let role = self.role.as_deref().unwrap_or("unknown");
+        writeln!(
+            f,
+            "{TITLE}{server}, db {db}{TITLE:#}, role: {role}, endpoints: {endpoints}"
+        )?;
+        let mut kinds = Table::new(["KIND", "COUNT", "MEMORY", "NO TTL", "SHORTEST", "LONGEST", "WRONG"]);
         let span = |left: Option<Duration>| Cell::new(left.map(units::span).unwrap_or_default()).right();
         for row in self.rows.iter().filter(|row| row.keys > 0) {
             let style = if row.wrong > 0 { BAD } else { FAINT };
@@ -191,12 +204,15 @@ impl fmt::Display for Report {
             writeln!(f, "of no known kind: {}", self.unknown.join(" "))?;
         }
         for note in &self.notes {
-            writeln!(f, "note: {note}")?;
+            writeln!(f, "{DOUBTFUL}note{DOUBTFUL:#}: {note}")?;
         }
         let Report { looked, total, .. } = self;
         match &self.end {
             End::Whole => writeln!(f, "{looked} keys")?,
-            End::Interrupted => writeln!(f, "{BAD}interrupted{BAD:#} after {looked} of about {total} keys")?,
+            End::Interrupted => writeln!(
+                f,
+                "{DOUBTFUL}interrupted{DOUBTFUL:#} after {looked} of about {total} keys"
+            )?,
             End::Failed(why) => writeln!(f, "{BAD}failed{BAD:#} after {looked} of about {total} keys: {why}")?,
         }
         if self.wrong() == 0 {
@@ -243,7 +259,7 @@ mod tests {
 
     #[test]
     fn findings_past_the_room_are_counted() {
-        let mut report = super::super::walk::empty("cache".into(), "here".into(), 0, &[]);
+        let mut report = super::super::walk::empty(vec!["cache"], "here".into(), 0, &[]);
         for n in 0..5_u8 {
             report.found(&[n], "kind", vec![crate::forms::wrong("what", "right")], 2);
         }

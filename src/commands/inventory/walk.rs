@@ -12,7 +12,7 @@ use super::report::{End, Report, Row};
 use crate::commands::pace::Pace;
 use crate::commands::places::Place;
 use crate::forms::{Form, Left, Reads, Seen, Value, Wrong};
-use crate::redis::{Command, Error, FromReply, Repeatable, command};
+use crate::redis::{Command, Error, FromReply, Repeatable, Reply, command};
 
 /// How many places of the keyspace one step looks at: a fraction of a millisecond for Redis.
 const PAGE: u64 = 500;
@@ -42,7 +42,8 @@ struct Look {
     bytes: Option<u64>,
     left: Left,
     value: Value,
-    beside: Left,
+    /// None: that may not be asked, or another server of a Cluster has it.
+    beside: Option<Left>,
     /// Bytes that came in.
     read: u64,
 }
@@ -50,19 +51,19 @@ struct Look {
 /// Walks until the end, or until it is told to stop; what was found by then is reported. `tell` hears how many keys it has seen,
 /// and of how many.
 pub(super) async fn walk(
-    place: &Place,
+    on: &Place,
     terms: &Terms<'_>,
     pace: &mut Pace,
     stop: &CancellationToken,
     tell: impl Fn(u64, u64),
 ) -> Report {
     let mut report = empty(
-        place.names(),
-        place.server.to_string(),
-        place.db.unwrap_or_default(),
+        on.endpoints.iter().map(|name| name.as_str()).collect(),
+        on.server.to_string(),
+        on.db.unwrap_or_default(),
         &kinds::names(),
     );
-    let walk = Walk { place, terms };
+    let walk = Walk { place: on, terms };
     let end = tokio::select! {
         biased;
         () = stop.cancelled() => End::Interrupted,
@@ -76,12 +77,14 @@ pub(super) async fn walk(
 }
 
 /// A report of nothing.
-pub(super) fn empty(endpoints: String, server: String, db: u8, names: &[&'static str]) -> Report {
+pub(super) fn empty(endpoints: Vec<&'static str>, server: String, db: u8, names: &[&'static str]) -> Report {
     Report {
         endpoints,
         server,
         db,
+        role: None,
         looked: 0,
+        denied: 0,
         total: 0,
         rows: names.iter().map(|name| Row::new(name)).collect(),
         findings: Vec::new(),
@@ -99,6 +102,8 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     async fn all(&self, report: &mut Report, pace: &mut Pace, tell: impl Fn(u64, u64)) -> Result<(), Error> {
+        let replication = self.ask(command::info("replication")).await.unwrap_or_default();
+        report.role = value(&replication, "role");
         report.total = u64::try_from(self.ask(command::dbsize()).await?).unwrap_or_default();
         let values = self.may_read(report).await;
         let mut sizes = true;
@@ -113,9 +118,18 @@ impl Walk<'_> {
                     let judged = self.judge(&key, values, now).await;
                     (key, judged)
                 })
-                .buffer_unordered(AT_ONCE);
+                .buffered(AT_ONCE);
             while let Some((key, judged)) = looks.next().await {
-                let Some((look, wrong)) = judged? else { continue };
+                let (look, wrong) = match judged {
+                    Ok(Some(judged)) => judged,
+                    // On a Cluster its slot has moved since.
+                    Ok(None) | Err(Error::Reply(Reply::Elsewhere(_))) => continue,
+                    Err(Error::Reply(Reply::Denied(_))) => {
+                        report.denied += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 sizes &= look.bytes.is_some();
                 cost += look.read / BYTES_A_KEY;
                 report.looked += 1;
@@ -138,6 +152,10 @@ impl Walk<'_> {
                 break;
             }
         }
+        if report.denied > 0 {
+            let note = format!("{} keys were not looked at: not permitted", report.denied);
+            report.notes.push(note);
+        }
         if !sizes {
             report
                 .notes
@@ -157,10 +175,7 @@ impl Walk<'_> {
             return true;
         }
         let memory = self.ask(command::info("memory")).await.unwrap_or_default();
-        let policy = String::from_utf8_lossy(&memory).lines().find_map(|line| {
-            let policy = line.strip_prefix("maxmemory_policy:")?;
-            Some(policy.trim().to_owned())
-        });
+        let policy = value(&memory, "maxmemory_policy");
         let heedless = policy
             .as_ref()
             .is_some_and(|policy| !policy.contains("lru") && !policy.contains("lfu"));
@@ -199,11 +214,14 @@ impl Walk<'_> {
         let Some(form) = form.filter(|_| !self.place.endpoints.is_empty()) else {
             return misplaced.into_iter().collect();
         };
+        let Some(beside) = look.beside else {
+            return misplaced.into_iter().collect();
+        };
         let seen = Seen {
             key,
             left: look.left,
             value: look.value.clone(),
-            beside: look.beside,
+            beside,
             now,
             orphan_age: self.terms.orphan_age,
         };
@@ -228,7 +246,7 @@ impl Walk<'_> {
             bytes,
             left,
             value: Value::Unread,
-            beside: Left::Gone,
+            beside: Some(Left::Gone),
             read: 0,
         };
         let (_, Some(form)) = kinds::of(key) else {
@@ -244,7 +262,7 @@ impl Walk<'_> {
                     self.ask(command::pttl(key.clone())),
                     self.ask(command::pttl(beside(key)))
                 );
-                (look.left, look.beside) = (Left::read(left?), Left::read(beside?));
+                (look.left, look.beside) = (Left::read(left?), permitted(beside)?.map(Left::read));
                 if look.left == Left::Gone {
                     return Ok(None);
                 }
@@ -295,7 +313,8 @@ impl Walk<'_> {
     }
 
     async fn ask<T: FromReply>(&self, command: Command<Repeatable, T>) -> Result<T, Error> {
-        self.place.redis.ask(command).await
+        // Boxed: a future of a question is large, and a look has several.
+        Box::pin(self.place.redis.ask(command)).await
     }
 }
 
@@ -306,6 +325,15 @@ fn permitted<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(Error::Reply(_)) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A value of `INFO`.
+fn value(info: &[u8], name: &str) -> Option<String> {
+    let info = String::from_utf8_lossy(info);
+    let mut values = info
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    values.next().map(|value| value.trim().to_owned())
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -8,15 +8,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::{Arg, ArgMatches, Command};
 use prometheus::Registry;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::pace::Pace;
 use super::printable::printable;
-use super::screen::{Cell, FAINT, Screen, Table};
+use super::screen::{Cell, FAINT, Progress, Screen, Table};
 use super::units;
 use super::{Exit, Failure, Outcome};
 use crate::config::{self, Config, EndpointName, Loaded};
 use crate::locks::{Lock, Name, Operator};
-use crate::redis::{Endpoint, Error, Member, Metrics, Part, Visit, command};
+use crate::redis::{Endpoint, Error, Member, Metrics, Part, State, Visit, command};
 
 /// How many places of the keyspace one step looks at.
 const PAGE: u64 = 500;
@@ -90,6 +91,16 @@ impl Desk {
         let redis =
             opened.map_err(|why| Failure::Unreachable(format!("{} {}: {why}", name.as_str(), config.server)))?;
         let endpoint = Endpoint::open(name, &config, &Metrics::new(&Registry::new()));
+        // It is known to be reachable, so this one is waited for: a call would not, for longer than a moment.
+        let up = async { endpoint.state().wait_for(|state| *state == State::Up).await.is_ok() };
+        if !timeout(config.connect_timeout, up).await.unwrap_or_default() {
+            let why = format!("no connection within {:?}", config.connect_timeout);
+            return Err(Failure::Unreachable(format!(
+                "{} {}: {why}",
+                name.as_str(),
+                config.server
+            )));
+        }
         Ok(Desk {
             name,
             locks: Operator::new(endpoint),
@@ -123,6 +134,7 @@ fn name(args: &ArgMatches) -> Result<Name, Failure> {
 async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
     let mut pace = Pace::new(super::rate(args));
     let mut held: Vec<(String, Result<Lock, String>)> = Vec::new();
+    let progress = Progress::new("looking for locks");
     let mut cursor = 0;
     loop {
         let (next, names) = desk
@@ -145,11 +157,13 @@ async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
             pace.spend(1).await;
             held.push((shown, lock));
         }
+        progress.say(format!("looking for locks: {} so far", held.len()));
         cursor = next;
         if cursor == 0 {
             break;
         }
     }
+    drop(progress);
     held.sort_by(|(one, _), (other, _)| one.cmp(other));
     // SCAN may come upon a key twice.
     held.dedup_by(|(one, _), (other, _)| one == other);
@@ -173,7 +187,12 @@ async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
             ]),
         }
     }
-    screen.show(json, table)?;
+    let text = if held.is_empty() {
+        "no lock is held\n".to_owned()
+    } else {
+        table.to_string()
+    };
+    screen.show(json, text)?;
     Ok(Exit::Fine)
 }
 

@@ -19,19 +19,20 @@ pub(super) fn grammar() -> Command {
                 work all the same is not stopped by this. Before and after, a line of JSON on standard error says who did it and \
                 why. It is sent once: when it is not answered, `locks show` says what became of it.";
     Command::new("release")
-        .about("Release a lock whoever holds it, or only if its holder is the one that is named")
+        .about("Take a lock from the holder that is named, and from nobody else")
         .after_help(help)
         .args([
             super::name_arg(),
             Arg::new("holder")
                 .long("holder")
                 .value_name("ID")
+                .required(true)
                 .value_parser(|id: &str| {
                     Holder::parse(id)
                         .map(|_| id.to_owned())
                         .map_err(|error| error.to_string())
                 })
-                .help("Only if this one holds it"),
+                .help("Who holds it, as `locks show` says: whoever has got it since keeps it"),
             Arg::new("reason")
                 .long("reason")
                 .value_name("TEXT")
@@ -41,17 +42,17 @@ pub(super) fn grammar() -> Command {
             Arg::new("yes")
                 .long("yes")
                 .action(ArgAction::SetTrue)
-                .help("Do not ask; where there is no terminal to ask on this or --holder is needed"),
+                .help("Do not ask; needed where there is no terminal to ask on"),
         ])
 }
 
 pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
     let name = super::name(args)?;
     let shown = args.get_one::<String>("name").map_or("", String::as_str);
-    let only = args.get_one::<String>("holder");
-    let sure = args.get_flag("yes") || only.is_some();
+    let holder = args.get_one::<String>("holder").map_or("", String::as_str);
+    let sure = args.get_flag("yes");
     if !sure && !io::stdin().is_terminal() {
-        let what = "there is no terminal to ask on: name the holder with --holder, or say --yes";
+        let what = "there is no terminal to ask on: say --yes";
         return Err(Failure::Misconfigured(what.to_owned()));
     }
     let said = |outcome: &str, exit: Exit, screen: &mut Screen| {
@@ -62,14 +63,14 @@ pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> 
     let Some(lock) = desk.get(&name).await? else {
         return said("nobody holds it", Exit::Found, screen);
     };
-    if only.is_some_and(|only| *only != lock.holder) {
+    if lock.holder != holder {
         return said("another holds it", Exit::Found, screen);
     }
     if !sure && !asked(shown, &lock)? {
         return said("left as it is", Exit::Found, screen);
     }
     let reason = args.get_one::<String>("reason").map_or("", String::as_str);
-    let holder = Holder::parse(&lock.holder).map_err(|error| Failure::Misconfigured(format!("its holder: {error}")))?;
+    let holder = Holder::parse(holder).map_err(|error| Failure::Misconfigured(format!("--holder: {error}")))?;
     let audit = Audit::new(desk, shown, &lock, reason);
     audit.say("begins");
     // By its holder, so that who has got it since keeps it.
