@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{all_at, placed, run};
+use super::{all_at, logged_in, placed, run, secret};
 use crate::harness::{Gateway, Peer, RedisServer, at, config, eventually, unused_port};
 
 /// The arguments of a peer that keeps a lock, or waits for it, on a connection of that name.
@@ -129,6 +129,23 @@ async fn direct_clients_are_told_from_gateways_until_none_is_left() {
 }
 
 #[tokio::test]
+async fn the_rights_that_its_page_lists_are_enough() {
+    let rights = "on >secret +ping +select +client|setname +client|list +client|id +info";
+    let server = RedisServer::new().user("looks", rights).start().await;
+    let file = secret();
+    let names = ["cache", "pull_metrics"];
+    let endpoints = [placed(&names, server.addr()), logged_in(&names, "looks", &file)].concat();
+    let ran = run(&["clients --json --fail-on-direct"], &endpoints).await;
+    let answer = ran.json();
+    assert_eq!(
+        (ran.code, answer["servers"].as_array().unwrap().len()),
+        (Some(0), 1),
+        "{ran}"
+    );
+    assert!(!of_class(&answer, "this command").is_empty(), "{ran}");
+}
+
+#[tokio::test]
 async fn replicas_are_looked_at_and_follow_without_being_direct_clients() {
     let primary = RedisServer::new().start().await;
     let replica = RedisServer::new().replica_of(&primary).start().await;
@@ -173,11 +190,9 @@ async fn what_cannot_be_looked_at_is_named() {
     let ran = run(&["clients --endpoint cache"], &endpoints).await;
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran}");
 
+    let file = secret();
     let mut muted = placed(&["cache"], server.addr());
-    muted.push("--endpoints-cache-username=mute".to_owned());
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "secret").unwrap();
-    muted.push(format!("--endpoints-cache-password-file={}", file.path().display()));
+    muted.extend(logged_in(&["cache"], "mute", &file));
     let ran = run(&["clients"], &muted).await;
     assert!(
         ran.code == Some(69) && ran.err.contains("not permitted to run CLIENT"),

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
 use super::{
-    all_at, placed,
+    all_at, logged_in, placed,
     planted::{PULLS, RIGHT, WRONG, keys, plant_right, plant_wrong},
-    run,
+    run, secret,
 };
 use crate::harness::{MachineLag, RedisServer, heavy, unused_port};
 
@@ -194,6 +194,34 @@ async fn json_has_the_same_form_each_time_and_the_table_says_the_same() {
 }
 
 #[tokio::test]
+async fn the_rights_that_its_page_lists_are_enough() {
+    let rights = "on >secret %R~* +ping +select +client|setname +client|id +scan +dbsize +type +pttl +memory|usage +time +info \
+                  +get +llen +lindex +hgetall";
+    let server = RedisServer::new().user("looks", rights).start().await;
+    plant_wrong(&server).await;
+    let file = secret();
+    let names = ["build_logs", "cache", "user_events", "pull_metrics", "orchestrator"];
+    let all = all_at(server.addr());
+    let endpoints = [all.clone(), logged_in(&names, "looks", &file)].concat();
+    let ran = run(&["inventory --json"], &endpoints).await;
+    let answer = ran.json();
+    let as_default = run(&["inventory --json"], &all).await.json();
+    assert_eq!(
+        (ran.code, findings(&answer).len()),
+        (Some(1), findings(&as_default).len()),
+        "{ran}"
+    );
+    assert!(
+        answer["databases"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|database| database["notes"] == json!([])),
+        "{ran}"
+    );
+}
+
+#[tokio::test]
 async fn keys_that_may_not_be_looked_at_are_counted_and_the_rest_is() {
     let server = RedisServer::new()
         .user("narrow", "on >secret ~builds/* +@all")
@@ -201,14 +229,9 @@ async fn keys_that_may_not_be_looked_at_are_counted_and_the_rest_is() {
         .await;
     server.run::<()>(&["RPUSH", "builds/1/logs", "{}", "{}"]).await;
     server.run::<()>(&["SET", "elsewhere", "1"]).await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "secret").unwrap();
+    let file = secret();
     let mut endpoints = placed(&["build_logs"], server.addr());
-    endpoints.push("--endpoints-build-logs-username=narrow".to_owned());
-    endpoints.push(format!(
-        "--endpoints-build-logs-password-file={}",
-        file.path().display()
-    ));
+    endpoints.extend(logged_in(&["build_logs"], "narrow", &file));
     let ran = run(&["inventory"], &endpoints).await;
     assert_eq!(ran.code, Some(69), "{ran}");
     assert!(

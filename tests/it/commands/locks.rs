@@ -8,7 +8,7 @@ use redis_gateway::proto::{
 use serde_json::Value;
 use tonic::{Code, transport::Channel};
 
-use super::{Ran, placed, run, terminal::Terminal};
+use super::{Ran, logged_in, placed, run, secret, terminal::Terminal};
 use crate::harness::{Gateway, Mode, Peer, Proxy, RedisServer, at, config, eventually, patience, unused_port, within};
 
 /// A holder as python-redis-lock names them.
@@ -306,6 +306,25 @@ async fn person_on_a_terminal_is_asked_and_an_answer_that_is_lost_is_told_as_suc
         "{shown}"
     );
     assert_eq!(stand.value("job").await.as_deref(), Some("next"));
+}
+
+#[tokio::test]
+async fn the_rights_that_their_page_lists_are_enough() {
+    // Those of docs/locks.md, and two more.
+    let rights = "on >secret ~lock:* ~lock-signal:* ~redis-gateway:v1:locks:* +ping +client|setname +get +set +del +exists +lpush \
+                  +pexpire +expire +ttl +pttl +time +mget +blpop +evalsha +script|load +scan +client|list";
+    let server = RedisServer::new().user("looks", rights).start().await;
+    server.run::<()>(&["SET", "lock:job", ANOTHER]).await;
+    let file = secret();
+    let names = ["user_events"];
+    let endpoints = [placed(&names, server.addr()), logged_in(&names, "looks", &file)].concat();
+    let ran = run(&["locks list"], &endpoints).await;
+    assert!(ran.code == Some(0) && ran.out.contains(ANOTHER), "{ran}");
+    let ran = run(&["locks show job"], &endpoints).await;
+    assert!(ran.code == Some(0) && ran.out.ends_with("on this server: 0\n"), "{ran}");
+    let words = format!("locks release job --yes --reason test --holder {ANOTHER}");
+    let ran = run(&[&words], &endpoints).await;
+    assert!(ran.code == Some(0) && ran.out == "job: released\n", "{ran}");
 }
 
 #[tokio::test]

@@ -75,6 +75,26 @@ fn placed(names: &[&str], at: SocketAddr) -> Vec<String> {
     names.iter().flat_map(flags).collect()
 }
 
+/// The flags that log in to these endpoints as `user` with the password in `file`.
+fn logged_in(names: &[&str], user: &str, file: &tempfile::NamedTempFile) -> Vec<String> {
+    let file = file.path().display();
+    let flags = |name: &&str| {
+        let name = name.replace('_', "-");
+        [
+            format!("--endpoints-{name}-username={user}"),
+            format!("--endpoints-{name}-password-file={file}"),
+        ]
+    };
+    names.iter().flat_map(flags).collect()
+}
+
+/// A file with the password `secret`.
+fn secret() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret").unwrap();
+    file
+}
+
 /// The same for all endpoints that there are, locks where user events are.
 fn all_at(at: SocketAddr) -> Vec<String> {
     placed(
