@@ -7,6 +7,7 @@ import re
 import selectors
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ SECOND = 1_000  # ms
 
 
 class Slow(Exception):
-    """A step took so long that what it left cannot be judged: it is tried again."""
+    """A step took so long that what it left cannot be judged: all of it is tried again."""
 
 
 class Party:
@@ -106,6 +107,14 @@ class Pair:
         self.record.append([what, self._known(answer), held])
         return answer
 
+    def until(self, holds, what):
+        """Waits for what is to come about within a step."""
+        end = time.monotonic() + 1
+        while not holds():
+            if time.monotonic() > end:
+                raise Slow(f"it was not so that {what}")
+            time.sleep(0.01)
+
     def _step(self, role, do, arguments):
         self.parties[role].tell(do, **arguments)
         return self.note(f"{role}: {do} {arguments}", self.parties[role].answer())
@@ -114,7 +123,7 @@ class Pair:
         before = self.looked
         self.looked, found = self.redis.eval(LOOK, 0)
         if self.looked - before >= SECOND:
-            raise Slow
+            raise Slow("a step was not done")
         ends, held = {}, {}
         for db, key, end, kind, value in found:
             place = f"{db}|{key.decode()}"

@@ -3,7 +3,6 @@
 from base64 import b64encode
 
 from pair import Pair
-from tests.conftest import eventually
 
 # Names as no service should choose them.
 ODD = "o d%d:*?[ab]^\\\"'\n\t{tag} ünï-\u2028-\U0001f433"
@@ -151,14 +150,14 @@ def locks(pair: Pair):
     # One who waits is woken, and not by the end of its patience.
     waiting, holder = pair.parties["writer"], pair.parties["reader"]
     waiting.tell("acquire", wait=20, **lock)
-    eventually(lambda: pair.redis.info("clients")["blocked_clients"], "somebody waits")
+    pair.until(lambda: pair.redis.info("clients")["blocked_clients"], "somebody waits")
     holder.tell("release")
     holder.answer()
     pair.note("woken by a release", waiting.answer())
     waiting.tell("release")
     waiting.answer()
     # A gateway may have gone on listening for a moment. What it takes then it gives back.
-    eventually(lambda: pair.redis.exists(f"lock-signal:{ODD}"), "others can be woken")
+    pair.until(lambda: pair.redis.exists(f"lock-signal:{ODD}"), "others can be woken")
     pair.note("released again", None)
 
 
@@ -203,10 +202,10 @@ def orchestrator_watch(pair: Pair):
         pair.redis.expire(name, 86_400)
         pair.redis.pexpire(f"{name}/expiring", 1)
         # Redis tells of an expiry when it comes upon the key.
-        eventually(lambda name=name: not pair.redis.exists(f"{name}/expiring"), "it has expired")
+        pair.until(lambda name=name: not pair.redis.exists(f"{name}/expiring"), "it has expired")
         pair.read("changed", count=1)
     # Who ends before comes back for it.
-    eventually(lambda: not pair.redis.hlen("redis-gateway:v1:orchestrator:claims"), "expiries are acknowledged")
+    pair.until(lambda: not pair.redis.hlen("redis-gateway:v1:orchestrator:claims"), "expiries are acknowledged")
     pair.read("unwatch")
 
 
