@@ -203,6 +203,7 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 fn state<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(format::state(state))
 }
