@@ -137,7 +137,8 @@ impl Walk<'_> {
                 let row = &mut report.rows[index];
                 row.add(look.left, look.bytes.unwrap_or_default());
                 row.wrong += u64::from(!wrong.is_empty());
-                let wanted = form.is_some_and(|form| form.reads != Reads::Nothing);
+                let readable = |form: &Form| form.reads != Reads::Nothing && look.kind == form.kind.as_str();
+                let wanted = form.is_some_and(readable);
                 row.unread += u64::from(wanted && look.value == Value::Unread);
                 let name = row.name;
                 if form.is_none() {
