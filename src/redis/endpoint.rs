@@ -253,7 +253,7 @@ impl Endpoint {
         both.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))
     }
 
-    /// Runs commands of one kind on the primary as one pipeline, each with its own outcome, in their order; on a Cluster as one for
+    /// Runs commands of one kind on the primary as one pipeline, in their order, each with its own outcome; on a Cluster as one for
     /// each primary.
     pub async fn batch<T: FromReply>(
         &self,
@@ -264,6 +264,9 @@ impl Endpoint {
         let topology = self.topology.clone();
         let len = commands.len();
         let batch = async move {
+            if let Topology::Single(shard) = &topology {
+                return Ok(shard::run_all(&shard.primary, commands, deadline).await);
+            }
             let runs = commands.into_iter().map(|command| async {
                 let (value, _) = topology.run(command, None, false, deadline).await?;
                 Ok(value)

@@ -244,7 +244,7 @@ impl Link {
 
     /// Runs `ask` on `on`, or else on the connection that there is, within places among the commands in flight, and in a span if the
     /// call is traced.
-    async fn on_connection<T, F: Future<Output = T> + Send>(
+    pub(super) async fn on_connection<T, F: Future<Output = T> + Send>(
         &self,
         on: Option<Arc<Connection>>,
         name: &'static str,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::command::{self, Command, Repeat, Repeatable};
@@ -229,6 +230,25 @@ async fn run_once<R: Repeat, T: FromReply>(
     let both = primary.run_pair(command, command::info_replication(), deadline);
     let (value, info) = Box::pin(both).await;
     Ok((value?, position(info)))
+}
+
+/// Runs commands on a primary as one pipeline: in their order, on one connection. Each has its own outcome.
+pub(super) async fn run_all<R: Repeat, T: FromReply>(
+    primary: &Link,
+    commands: Vec<Command<R, T>>,
+    deadline: Deadline,
+) -> Vec<Result<T, Error>> {
+    let (started, len) = (Instant::now(), commands.len());
+    let ask = |connection: Arc<Connection>| async move {
+        // Each is handed over when it is first looked at, which is in this order.
+        join_all(commands.into_iter().map(|command| connection.ask(command, deadline))).await
+    };
+    let asked = primary.on_connection(None, "pipeline", len, deadline, ask).await;
+    let results = asked.unwrap_or_else(|error| (0..len).map(|_| Err(error.clone())).collect());
+    for result in &results {
+        primary.metrics().observe(started.elapsed(), result);
+    }
+    results
 }
 
 /// How far a primary is.
