@@ -1,9 +1,10 @@
 //! What runs around every RPC, once, outside of all patterns.
 //!
 //! Three of the layers' futures and bodies are shared: `watch` follows a call to its end, `cut` ends it from outside, `refuse`
-//! answers in its handler's place.
+//! answers in its handler's place. `batches` is no layer: it is what handlers of streams of batches have in common.
 
 mod admission;
+mod batches;
 mod call;
 mod cut;
 mod deadline;
@@ -34,6 +35,7 @@ use self::metrics::{Counters, Metrics};
 use self::trace::{Sampling, Trace};
 use crate::config;
 
+pub use batches::{Batch, answers};
 pub use call::{Call, Caller, Degraded, Draining};
 pub use method::{METHODS, Method};
 

@@ -7,17 +7,29 @@ use bytes::Bytes;
 
 use crate::deadline::Deadline;
 use crate::json;
-use crate::redis::{Endpoint, Error, Subscriber, command};
+use crate::redis::command::{self, Command, Once};
+use crate::redis::{Endpoint, Error, Subscriber};
 
 /// The channel of a user's event. Names are taken as they are: who names a user `a/events/b` is heard by those who do too.
 pub(super) fn channel(username: &str, event_id: &str) -> Bytes {
     format!("user/{username}/events/{event_id}").into()
 }
 
+/// An event on its way.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) channel: Bytes,
+    /// JSON in the form of Python's `json.dumps`.
+    pub(super) payload: Bytes,
+}
+
 /// Whether a payload is an event: JSON, and not one of the values that Python takes for false. The reference leaves out all else.
 pub(super) fn is_event(payload: &[u8]) -> bool {
     json::normalize(payload).is_ok_and(|json| !json::is_empty_value(&json))
 }
+
+/// Events of one batch that are in flight at once: batches must not crowd out each other, nor who publishes a single one.
+const AT_ONCE: usize = 128;
 
 /// The events on one endpoint.
 pub(super) struct Store {
@@ -35,14 +47,35 @@ impl Store {
     }
 
     /// `PUBLISH channel payload`: how many subscribers got it.
-    pub(super) async fn publish(&self, channel: Bytes, payload: Bytes, by: Deadline) -> Result<i64, Error> {
-        self.endpoint.primary(command::publish(channel, payload), by).await
+    pub(super) async fn publish(&self, event: Event, by: Deadline) -> Result<i64, Error> {
+        self.endpoint.primary(publish(event), by).await
+    }
+
+    /// A `PUBLISH` for each event, in their order, in pipelines of so many at a time: how many subscribers got each. Where Redis is
+    /// away for one pipeline none comes after it, so that who sends again what was not published keeps the order.
+    pub(super) async fn publish_all(&self, events: Vec<Event>, by: Deadline) -> Vec<Result<i64, Error>> {
+        let mut results = Vec::with_capacity(events.len());
+        let mut events = events.into_iter().map(publish).peekable();
+        while events.peek().is_some() {
+            if let Some(Err(away @ (Error::Unavailable | Error::Timeout | Error::Overloaded))) = results.last() {
+                let away = away.clone();
+                results.extend(events.map(|_| Err(away.clone())));
+                return results;
+            }
+            let commands = events.by_ref().take(AT_ONCE).collect();
+            results.extend(self.endpoint.batch(commands, by).await);
+        }
+        results
     }
 
     /// A connection for subscriptions.
     pub(super) fn subscriber(&self) -> Subscriber {
         self.endpoint.subscriber()
     }
+}
+
+fn publish(event: Event) -> Command<Once, i64> {
+    command::publish(event.channel, event.payload)
 }
 
 #[cfg(test)]

@@ -7,17 +7,16 @@ mod parse;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::batches::Batches;
 use self::parse::{
     WHOLE_SECONDS, parse_claim, parse_lease, parse_manifest, parse_most, parse_pulls, parse_tag, parse_timestamp,
 };
 use super::Pull;
 use super::pulls::{Pulls, Tracked};
 use crate::config::EndpointName;
-use crate::layer::{Call, Degraded, Draining, Method};
+use crate::layer::{Call, Degraded, Method, answers};
 use crate::proto::pull_metrics_server::PullMetrics;
 use crate::proto::{
     BatchTrackPullsRequest, BatchTrackPullsResponse, ClaimPullsRequest, ClaimPullsResponse, CommitClaimRequest,
@@ -133,20 +132,12 @@ impl PullMetrics for Service {
         &self,
         request: Request<Streaming<StreamPullsRequest>>,
     ) -> Result<Response<Self::StreamPullsStream>, Status> {
-        let (call, draining) = (Call::of(&request), Draining::of(&request));
-        let batches = Batches::new(self.pulls(&call)?.clone(), request.into_inner(), call, draining);
-        // Pulled by the transport as the caller takes what is answered: who takes nothing sends nothing more.
-        Ok(Response::new(Box::pin(stream::unfold(
-            Some(batches),
-            |batches| async {
-                let mut batches = batches?;
-                match batches.next().await {
-                    Ok(Some(answer)) => Some((Ok(answer), Some(batches))),
-                    Ok(None) => None,
-                    Err(status) => Some((Err(status), None)),
-                }
-            },
-        ))))
+        let pulls = self.pulls(&Call::of(&request))?.clone();
+        let timeout = pulls.store.timeout();
+        let answers = answers(request, timeout, move |batch, by| {
+            batches::track(pulls.clone(), batch, by)
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get_tag_pull_statistics(

@@ -3,6 +3,7 @@
 mod faults;
 mod listen;
 mod recorded;
+mod stream;
 
 use redis_gateway::{
     config::{Config, Endpoint},

@@ -75,7 +75,7 @@ func (x ListenGap_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenGap_Cause.Descriptor instead.
 func (ListenGap_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{7, 0}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type PublishRequest struct {
@@ -196,6 +196,179 @@ func (x *PublishResponse) GetDegraded() DegradedReason {
 	return DegradedReason_DEGRADED_REASON_UNSPECIFIED
 }
 
+type StreamPublishRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The batch's number: 1 or more, and above that of the batch before.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The events. At least 1, at most 1,000, and with all else at most `limits.max_request_bytes` (default 4 MiB).
+	Events        []*PublishRequest `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamPublishRequest) Reset() {
+	*x = StreamPublishRequest{}
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamPublishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamPublishRequest) ProtoMessage() {}
+
+func (x *StreamPublishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamPublishRequest.ProtoReflect.Descriptor instead.
+func (*StreamPublishRequest) Descriptor() ([]byte, []int) {
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StreamPublishRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *StreamPublishRequest) GetEvents() []*PublishRequest {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type StreamPublishResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each event of each batch up to this number was published, but for those that answers told as failed.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// How many subscribers Redis has sent each event to, as in PublishResponse, in the order of the batch with this number; 0 for
+	// those that failed.
+	Receivers []int64 `protobuf:"varint,2,rep,packed,name=receivers,proto3" json:"receivers,omitempty"`
+	// Events of the batch with this number that are not known to be published.
+	Failures      []*PublishFailure `protobuf:"bytes,3,rep,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamPublishResponse) Reset() {
+	*x = StreamPublishResponse{}
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamPublishResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamPublishResponse) ProtoMessage() {}
+
+func (x *StreamPublishResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamPublishResponse.ProtoReflect.Descriptor instead.
+func (*StreamPublishResponse) Descriptor() ([]byte, []int) {
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StreamPublishResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *StreamPublishResponse) GetReceivers() []int64 {
+	if x != nil {
+		return x.Receivers
+	}
+	return nil
+}
+
+func (x *StreamPublishResponse) GetFailures() []*PublishFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+// An event of a batch that is not known to be published.
+type PublishFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place in the batch, from 0.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// OUTCOME_UNKNOWN: it may or may not have been published. Any other: it was not.
+	Reason        DegradedReason `protobuf:"varint,2,opt,name=reason,proto3,enum=redisgateway.v1.DegradedReason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishFailure) Reset() {
+	*x = PublishFailure{}
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishFailure) ProtoMessage() {}
+
+func (x *PublishFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishFailure.ProtoReflect.Descriptor instead.
+func (*PublishFailure) Descriptor() ([]byte, []int) {
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PublishFailure) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *PublishFailure) GetReason() DegradedReason {
+	if x != nil {
+		return x.Reason
+	}
+	return DegradedReason_DEGRADED_REASON_UNSPECIFIED
+}
+
 type ListenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user. Required, at most 255 bytes, no NUL.
@@ -208,7 +381,7 @@ type ListenRequest struct {
 
 func (x *ListenRequest) Reset() {
 	*x = ListenRequest{}
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[2]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -220,7 +393,7 @@ func (x *ListenRequest) String() string {
 func (*ListenRequest) ProtoMessage() {}
 
 func (x *ListenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[2]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -233,7 +406,7 @@ func (x *ListenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenRequest.ProtoReflect.Descriptor instead.
 func (*ListenRequest) Descriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{2}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListenRequest) GetUsername() string {
@@ -265,7 +438,7 @@ type ListenResponse struct {
 
 func (x *ListenResponse) Reset() {
 	*x = ListenResponse{}
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[3]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +450,7 @@ func (x *ListenResponse) String() string {
 func (*ListenResponse) ProtoMessage() {}
 
 func (x *ListenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[3]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +463,7 @@ func (x *ListenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenResponse.ProtoReflect.Descriptor instead.
 func (*ListenResponse) Descriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{3}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListenResponse) GetItem() isListenResponse_Item {
@@ -376,7 +549,7 @@ type ListenOpened struct {
 
 func (x *ListenOpened) Reset() {
 	*x = ListenOpened{}
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[4]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +561,7 @@ func (x *ListenOpened) String() string {
 func (*ListenOpened) ProtoMessage() {}
 
 func (x *ListenOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[4]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +574,7 @@ func (x *ListenOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenOpened.ProtoReflect.Descriptor instead.
 func (*ListenOpened) Descriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{4}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{7}
 }
 
 type UserEvent struct {
@@ -416,7 +589,7 @@ type UserEvent struct {
 
 func (x *UserEvent) Reset() {
 	*x = UserEvent{}
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[5]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +601,7 @@ func (x *UserEvent) String() string {
 func (*UserEvent) ProtoMessage() {}
 
 func (x *UserEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[5]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +614,7 @@ func (x *UserEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserEvent.ProtoReflect.Descriptor instead.
 func (*UserEvent) Descriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{5}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UserEvent) GetEventId() string {
@@ -468,7 +641,7 @@ type ListenHeartbeat struct {
 
 func (x *ListenHeartbeat) Reset() {
 	*x = ListenHeartbeat{}
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[6]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +653,7 @@ func (x *ListenHeartbeat) String() string {
 func (*ListenHeartbeat) ProtoMessage() {}
 
 func (x *ListenHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[6]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +666,7 @@ func (x *ListenHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenHeartbeat.ProtoReflect.Descriptor instead.
 func (*ListenHeartbeat) Descriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{6}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListenHeartbeat) GetDegraded() DegradedReason {
@@ -515,7 +688,7 @@ type ListenGap struct {
 
 func (x *ListenGap) Reset() {
 	*x = ListenGap{}
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[7]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +700,7 @@ func (x *ListenGap) String() string {
 func (*ListenGap) ProtoMessage() {}
 
 func (x *ListenGap) ProtoReflect() protoreflect.Message {
-	mi := &file_redisgateway_v1_user_events_proto_msgTypes[7]
+	mi := &file_redisgateway_v1_user_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +713,7 @@ func (x *ListenGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenGap.ProtoReflect.Descriptor instead.
 func (*ListenGap) Descriptor() ([]byte, []int) {
-	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{7}
+	return file_redisgateway_v1_user_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListenGap) GetCause() ListenGap_Cause {
@@ -568,7 +741,17 @@ const file_redisgateway_v1_user_events_proto_rawDesc = "" +
 	"\apayload\x18\x03 \x01(\fR\apayload\"l\n" +
 	"\x0fPublishResponse\x12\x1c\n" +
 	"\treceivers\x18\x01 \x01(\x03R\treceivers\x12;\n" +
-	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\"H\n" +
+	"\bdegraded\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\bdegraded\"g\n" +
+	"\x14StreamPublishRequest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x127\n" +
+	"\x06events\x18\x02 \x03(\v2\x1f.redisgateway.v1.PublishRequestR\x06events\"\x8a\x01\n" +
+	"\x15StreamPublishResponse\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1c\n" +
+	"\treceivers\x18\x02 \x03(\x03R\treceivers\x12;\n" +
+	"\bfailures\x18\x03 \x03(\v2\x1f.redisgateway.v1.PublishFailureR\bfailures\"_\n" +
+	"\x0ePublishFailure\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x127\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x1f.redisgateway.v1.DegradedReasonR\x06reason\"H\n" +
 	"\rListenRequest\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1b\n" +
 	"\tevent_ids\x18\x02 \x03(\tR\beventIds\"\xf7\x01\n" +
@@ -591,10 +774,11 @@ const file_redisgateway_v1_user_events_proto_rawDesc = "" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CAUSE_SLOW_READER\x10\x01\x12\x19\n" +
 	"\x15CAUSE_CONNECTION_LOST\x10\x02\x12\x14\n" +
-	"\x10CAUSE_OVERLOADED\x10\x032\xac\x01\n" +
+	"\x10CAUSE_OVERLOADED\x10\x032\x90\x02\n" +
 	"\n" +
 	"UserEvents\x12L\n" +
-	"\aPublish\x12\x1f.redisgateway.v1.PublishRequest\x1a .redisgateway.v1.PublishResponse\x12P\n" +
+	"\aPublish\x12\x1f.redisgateway.v1.PublishRequest\x1a .redisgateway.v1.PublishResponse\x12b\n" +
+	"\rStreamPublish\x12%.redisgateway.v1.StreamPublishRequest\x1a&.redisgateway.v1.StreamPublishResponse(\x010\x01\x12P\n" +
 	"\x06Listen\x12\x1e.redisgateway.v1.ListenRequest\x1a\x1f.redisgateway.v1.ListenResponse\"\x03\x90\x02\x010\x01B\xd5\x01\n" +
 	"\x13com.redisgateway.v1B\x0fUserEventsProtoP\x01ZPgithub.com/redis-gateway/redis-gateway/clients/go/redisgateway/v1;redisgatewayv1\xa2\x02\x03RXX\xaa\x02\x0fRedisgateway.V1\xca\x02\x0fRedisgateway\\V1\xe2\x02\x1bRedisgateway\\V1\\GPBMetadata\xea\x02\x10Redisgateway::V1b\x06proto3"
 
@@ -611,36 +795,44 @@ func file_redisgateway_v1_user_events_proto_rawDescGZIP() []byte {
 }
 
 var file_redisgateway_v1_user_events_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_redisgateway_v1_user_events_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_redisgateway_v1_user_events_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_redisgateway_v1_user_events_proto_goTypes = []any{
-	(ListenGap_Cause)(0),    // 0: redisgateway.v1.ListenGap.Cause
-	(*PublishRequest)(nil),  // 1: redisgateway.v1.PublishRequest
-	(*PublishResponse)(nil), // 2: redisgateway.v1.PublishResponse
-	(*ListenRequest)(nil),   // 3: redisgateway.v1.ListenRequest
-	(*ListenResponse)(nil),  // 4: redisgateway.v1.ListenResponse
-	(*ListenOpened)(nil),    // 5: redisgateway.v1.ListenOpened
-	(*UserEvent)(nil),       // 6: redisgateway.v1.UserEvent
-	(*ListenHeartbeat)(nil), // 7: redisgateway.v1.ListenHeartbeat
-	(*ListenGap)(nil),       // 8: redisgateway.v1.ListenGap
-	(DegradedReason)(0),     // 9: redisgateway.v1.DegradedReason
+	(ListenGap_Cause)(0),          // 0: redisgateway.v1.ListenGap.Cause
+	(*PublishRequest)(nil),        // 1: redisgateway.v1.PublishRequest
+	(*PublishResponse)(nil),       // 2: redisgateway.v1.PublishResponse
+	(*StreamPublishRequest)(nil),  // 3: redisgateway.v1.StreamPublishRequest
+	(*StreamPublishResponse)(nil), // 4: redisgateway.v1.StreamPublishResponse
+	(*PublishFailure)(nil),        // 5: redisgateway.v1.PublishFailure
+	(*ListenRequest)(nil),         // 6: redisgateway.v1.ListenRequest
+	(*ListenResponse)(nil),        // 7: redisgateway.v1.ListenResponse
+	(*ListenOpened)(nil),          // 8: redisgateway.v1.ListenOpened
+	(*UserEvent)(nil),             // 9: redisgateway.v1.UserEvent
+	(*ListenHeartbeat)(nil),       // 10: redisgateway.v1.ListenHeartbeat
+	(*ListenGap)(nil),             // 11: redisgateway.v1.ListenGap
+	(DegradedReason)(0),           // 12: redisgateway.v1.DegradedReason
 }
 var file_redisgateway_v1_user_events_proto_depIdxs = []int32{
-	9, // 0: redisgateway.v1.PublishResponse.degraded:type_name -> redisgateway.v1.DegradedReason
-	5, // 1: redisgateway.v1.ListenResponse.opened:type_name -> redisgateway.v1.ListenOpened
-	6, // 2: redisgateway.v1.ListenResponse.event:type_name -> redisgateway.v1.UserEvent
-	7, // 3: redisgateway.v1.ListenResponse.heartbeat:type_name -> redisgateway.v1.ListenHeartbeat
-	8, // 4: redisgateway.v1.ListenResponse.gap:type_name -> redisgateway.v1.ListenGap
-	9, // 5: redisgateway.v1.ListenHeartbeat.degraded:type_name -> redisgateway.v1.DegradedReason
-	0, // 6: redisgateway.v1.ListenGap.cause:type_name -> redisgateway.v1.ListenGap.Cause
-	1, // 7: redisgateway.v1.UserEvents.Publish:input_type -> redisgateway.v1.PublishRequest
-	3, // 8: redisgateway.v1.UserEvents.Listen:input_type -> redisgateway.v1.ListenRequest
-	2, // 9: redisgateway.v1.UserEvents.Publish:output_type -> redisgateway.v1.PublishResponse
-	4, // 10: redisgateway.v1.UserEvents.Listen:output_type -> redisgateway.v1.ListenResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	12, // 0: redisgateway.v1.PublishResponse.degraded:type_name -> redisgateway.v1.DegradedReason
+	1,  // 1: redisgateway.v1.StreamPublishRequest.events:type_name -> redisgateway.v1.PublishRequest
+	5,  // 2: redisgateway.v1.StreamPublishResponse.failures:type_name -> redisgateway.v1.PublishFailure
+	12, // 3: redisgateway.v1.PublishFailure.reason:type_name -> redisgateway.v1.DegradedReason
+	8,  // 4: redisgateway.v1.ListenResponse.opened:type_name -> redisgateway.v1.ListenOpened
+	9,  // 5: redisgateway.v1.ListenResponse.event:type_name -> redisgateway.v1.UserEvent
+	10, // 6: redisgateway.v1.ListenResponse.heartbeat:type_name -> redisgateway.v1.ListenHeartbeat
+	11, // 7: redisgateway.v1.ListenResponse.gap:type_name -> redisgateway.v1.ListenGap
+	12, // 8: redisgateway.v1.ListenHeartbeat.degraded:type_name -> redisgateway.v1.DegradedReason
+	0,  // 9: redisgateway.v1.ListenGap.cause:type_name -> redisgateway.v1.ListenGap.Cause
+	1,  // 10: redisgateway.v1.UserEvents.Publish:input_type -> redisgateway.v1.PublishRequest
+	3,  // 11: redisgateway.v1.UserEvents.StreamPublish:input_type -> redisgateway.v1.StreamPublishRequest
+	6,  // 12: redisgateway.v1.UserEvents.Listen:input_type -> redisgateway.v1.ListenRequest
+	2,  // 13: redisgateway.v1.UserEvents.Publish:output_type -> redisgateway.v1.PublishResponse
+	4,  // 14: redisgateway.v1.UserEvents.StreamPublish:output_type -> redisgateway.v1.StreamPublishResponse
+	7,  // 15: redisgateway.v1.UserEvents.Listen:output_type -> redisgateway.v1.ListenResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_redisgateway_v1_user_events_proto_init() }
@@ -649,7 +841,7 @@ func file_redisgateway_v1_user_events_proto_init() {
 		return
 	}
 	file_redisgateway_v1_common_proto_init()
-	file_redisgateway_v1_user_events_proto_msgTypes[3].OneofWrappers = []any{
+	file_redisgateway_v1_user_events_proto_msgTypes[6].OneofWrappers = []any{
 		(*ListenResponse_Opened)(nil),
 		(*ListenResponse_Event)(nil),
 		(*ListenResponse_Heartbeat)(nil),
@@ -661,7 +853,7 @@ func file_redisgateway_v1_user_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_redisgateway_v1_user_events_proto_rawDesc), len(file_redisgateway_v1_user_events_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	UserEvents_Publish_FullMethodName = "/redisgateway.v1.UserEvents/Publish"
-	UserEvents_Listen_FullMethodName  = "/redisgateway.v1.UserEvents/Listen"
+	UserEvents_Publish_FullMethodName       = "/redisgateway.v1.UserEvents/Publish"
+	UserEvents_StreamPublish_FullMethodName = "/redisgateway.v1.UserEvents/StreamPublish"
+	UserEvents_Listen_FullMethodName        = "/redisgateway.v1.UserEvents/Listen"
 )
 
 // UserEventsClient is the client API for UserEvents service.
@@ -29,8 +30,8 @@ const (
 //
 // Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 //
-// Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-// endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+// Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+// of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
 // FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
 type UserEventsClient interface {
 	// Publishes an event. Meant to be fired and forgotten: a failing Redis never fails a caller, the answer is OK and `degraded`
@@ -38,6 +39,15 @@ type UserEventsClient interface {
 	//
 	// Not safe to retry: listeners might hear it twice.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
+	// Publishes events for as long as the stream is open, in numbered batches, one after the other, and within a batch in the
+	// order of its events. The first answer, with number 0, confirms the stream; then there is one for each batch, which tells what
+	// of it a failing Redis did not publish. Silence is broken every 15 s, with jitter, by the last number again.
+	//
+	// Not safe to retry: after a break, batches above the last number answered are unknown, each of their events may or may not
+	// have been heard. A batch that breaks a rule ends the stream with INVALID_ARGUMENT, and nothing of it is published. When the
+	// gateway drains, the batch at work is answered first; then the stream ends with UNAVAILABLE (DRAINING), and batches that were
+	// not answered were not published.
+	StreamPublish(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamPublishRequest, StreamPublishResponse], error)
 	// Listens to a user's events: first `opened`, once Redis has confirmed the subscriptions, then each event that is published
 	// from then on, in the order of each channel. Left out, as by the reference, are payloads that are not JSON, and empty ones
 	// (`{}`, `[]`, `0`, `""`, `null`, `false`). Silence is broken by a heartbeat after `user_events.heartbeat` (default 5 s, with
@@ -67,9 +77,22 @@ func (c *userEventsClient) Publish(ctx context.Context, in *PublishRequest, opts
 	return out, nil
 }
 
+func (c *userEventsClient) StreamPublish(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamPublishRequest, StreamPublishResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &UserEvents_ServiceDesc.Streams[0], UserEvents_StreamPublish_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamPublishRequest, StreamPublishResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UserEvents_StreamPublishClient = grpc.BidiStreamingClient[StreamPublishRequest, StreamPublishResponse]
+
 func (c *userEventsClient) Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListenResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &UserEvents_ServiceDesc.Streams[0], UserEvents_Listen_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &UserEvents_ServiceDesc.Streams[1], UserEvents_Listen_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +115,8 @@ type UserEvents_ListenClient = grpc.ServerStreamingClient[ListenResponse]
 //
 // Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 //
-// Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-// endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+// Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+// of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
 // FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
 type UserEventsServer interface {
 	// Publishes an event. Meant to be fired and forgotten: a failing Redis never fails a caller, the answer is OK and `degraded`
@@ -101,6 +124,15 @@ type UserEventsServer interface {
 	//
 	// Not safe to retry: listeners might hear it twice.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
+	// Publishes events for as long as the stream is open, in numbered batches, one after the other, and within a batch in the
+	// order of its events. The first answer, with number 0, confirms the stream; then there is one for each batch, which tells what
+	// of it a failing Redis did not publish. Silence is broken every 15 s, with jitter, by the last number again.
+	//
+	// Not safe to retry: after a break, batches above the last number answered are unknown, each of their events may or may not
+	// have been heard. A batch that breaks a rule ends the stream with INVALID_ARGUMENT, and nothing of it is published. When the
+	// gateway drains, the batch at work is answered first; then the stream ends with UNAVAILABLE (DRAINING), and batches that were
+	// not answered were not published.
+	StreamPublish(grpc.BidiStreamingServer[StreamPublishRequest, StreamPublishResponse]) error
 	// Listens to a user's events: first `opened`, once Redis has confirmed the subscriptions, then each event that is published
 	// from then on, in the order of each channel. Left out, as by the reference, are payloads that are not JSON, and empty ones
 	// (`{}`, `[]`, `0`, `""`, `null`, `false`). Silence is broken by a heartbeat after `user_events.heartbeat` (default 5 s, with
@@ -122,6 +154,9 @@ type UnimplementedUserEventsServer struct{}
 
 func (UnimplementedUserEventsServer) Publish(context.Context, *PublishRequest) (*PublishResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Publish not implemented")
+}
+func (UnimplementedUserEventsServer) StreamPublish(grpc.BidiStreamingServer[StreamPublishRequest, StreamPublishResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method StreamPublish not implemented")
 }
 func (UnimplementedUserEventsServer) Listen(*ListenRequest, grpc.ServerStreamingServer[ListenResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method Listen not implemented")
@@ -165,6 +200,13 @@ func _UserEvents_Publish_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UserEvents_StreamPublish_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(UserEventsServer).StreamPublish(&grpc.GenericServerStream[StreamPublishRequest, StreamPublishResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UserEvents_StreamPublishServer = grpc.BidiStreamingServer[StreamPublishRequest, StreamPublishResponse]
+
 func _UserEvents_Listen_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListenRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -189,6 +231,12 @@ var UserEvents_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "StreamPublish",
+			Handler:       _UserEvents_StreamPublish_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "Listen",
 			Handler:       _UserEvents_Listen_Handler,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from redisgateway.v1 import common_pb2 as redisgateway_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!redisgateway/v1/user_events.proto\x12\x0fredisgateway.v1\x1a\x1credisgateway/v1/common.proto\"E\n\x0ePublishRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"W\n\x0fPublishResponse\x12\x11\n\treceivers\x18\x01 \x01(\x03\x12\x31\n\x08\x64\x65graded\x18\x02 \x01(\x0e\x32\x1f.redisgateway.v1.DegradedReason\"4\n\rListenRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x11\n\tevent_ids\x18\x02 \x03(\t\"\xd8\x01\n\x0eListenResponse\x12/\n\x06opened\x18\x01 \x01(\x0b\x32\x1d.redisgateway.v1.ListenOpenedH\x00\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1a.redisgateway.v1.UserEventH\x00\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32 .redisgateway.v1.ListenHeartbeatH\x00\x12)\n\x03gap\x18\x04 \x01(\x0b\x32\x1a.redisgateway.v1.ListenGapH\x00\x42\x06\n\x04item\"\x0e\n\x0cListenOpened\".\n\tUserEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"D\n\x0fListenHeartbeat\x12\x31\n\x08\x64\x65graded\x18\x01 \x01(\x0e\x32\x1f.redisgateway.v1.DegradedReason\"\xb5\x01\n\tListenGap\x12/\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32 .redisgateway.v1.ListenGap.Cause\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x04\"f\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41USE_SLOW_READER\x10\x01\x12\x19\n\x15\x43\x41USE_CONNECTION_LOST\x10\x02\x12\x14\n\x10\x43\x41USE_OVERLOADED\x10\x03\x32\xac\x01\n\nUserEvents\x12L\n\x07Publish\x12\x1f.redisgateway.v1.PublishRequest\x1a .redisgateway.v1.PublishResponse\x12P\n\x06Listen\x12\x1e.redisgateway.v1.ListenRequest\x1a\x1f.redisgateway.v1.ListenResponse\"\x03\x90\x02\x01\x30\x01\x42 Z\x1eredisgateway/v1;redisgatewayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!redisgateway/v1/user_events.proto\x12\x0fredisgateway.v1\x1a\x1credisgateway/v1/common.proto\"E\n\x0ePublishRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"W\n\x0fPublishResponse\x12\x11\n\treceivers\x18\x01 \x01(\x03\x12\x31\n\x08\x64\x65graded\x18\x02 \x01(\x0e\x32\x1f.redisgateway.v1.DegradedReason\"W\n\x14StreamPublishRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12/\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1f.redisgateway.v1.PublishRequest\"m\n\x15StreamPublishResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\treceivers\x18\x02 \x03(\x03\x12\x31\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x1f.redisgateway.v1.PublishFailure\"P\n\x0ePublishFailure\x12\r\n\x05index\x18\x01 \x01(\x05\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.redisgateway.v1.DegradedReason\"4\n\rListenRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x11\n\tevent_ids\x18\x02 \x03(\t\"\xd8\x01\n\x0eListenResponse\x12/\n\x06opened\x18\x01 \x01(\x0b\x32\x1d.redisgateway.v1.ListenOpenedH\x00\x12+\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1a.redisgateway.v1.UserEventH\x00\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32 .redisgateway.v1.ListenHeartbeatH\x00\x12)\n\x03gap\x18\x04 \x01(\x0b\x32\x1a.redisgateway.v1.ListenGapH\x00\x42\x06\n\x04item\"\x0e\n\x0cListenOpened\".\n\tUserEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"D\n\x0fListenHeartbeat\x12\x31\n\x08\x64\x65graded\x18\x01 \x01(\x0e\x32\x1f.redisgateway.v1.DegradedReason\"\xb5\x01\n\tListenGap\x12/\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32 .redisgateway.v1.ListenGap.Cause\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x04\"f\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41USE_SLOW_READER\x10\x01\x12\x19\n\x15\x43\x41USE_CONNECTION_LOST\x10\x02\x12\x14\n\x10\x43\x41USE_OVERLOADED\x10\x03\x32\x90\x02\n\nUserEvents\x12L\n\x07Publish\x12\x1f.redisgateway.v1.PublishRequest\x1a .redisgateway.v1.PublishResponse\x12\x62\n\rStreamPublish\x12%.redisgateway.v1.StreamPublishRequest\x1a&.redisgateway.v1.StreamPublishResponse(\x01\x30\x01\x12P\n\x06Listen\x12\x1e.redisgateway.v1.ListenRequest\x1a\x1f.redisgateway.v1.ListenResponse\"\x03\x90\x02\x01\x30\x01\x42 Z\x1eredisgateway/v1;redisgatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,20 +39,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHREQUEST']._serialized_end=153
   _globals['_PUBLISHRESPONSE']._serialized_start=155
   _globals['_PUBLISHRESPONSE']._serialized_end=242
-  _globals['_LISTENREQUEST']._serialized_start=244
-  _globals['_LISTENREQUEST']._serialized_end=296
-  _globals['_LISTENRESPONSE']._serialized_start=299
-  _globals['_LISTENRESPONSE']._serialized_end=515
-  _globals['_LISTENOPENED']._serialized_start=517
-  _globals['_LISTENOPENED']._serialized_end=531
-  _globals['_USEREVENT']._serialized_start=533
-  _globals['_USEREVENT']._serialized_end=579
-  _globals['_LISTENHEARTBEAT']._serialized_start=581
-  _globals['_LISTENHEARTBEAT']._serialized_end=649
-  _globals['_LISTENGAP']._serialized_start=652
-  _globals['_LISTENGAP']._serialized_end=833
-  _globals['_LISTENGAP_CAUSE']._serialized_start=731
-  _globals['_LISTENGAP_CAUSE']._serialized_end=833
-  _globals['_USEREVENTS']._serialized_start=836
-  _globals['_USEREVENTS']._serialized_end=1008
+  _globals['_STREAMPUBLISHREQUEST']._serialized_start=244
+  _globals['_STREAMPUBLISHREQUEST']._serialized_end=331
+  _globals['_STREAMPUBLISHRESPONSE']._serialized_start=333
+  _globals['_STREAMPUBLISHRESPONSE']._serialized_end=442
+  _globals['_PUBLISHFAILURE']._serialized_start=444
+  _globals['_PUBLISHFAILURE']._serialized_end=524
+  _globals['_LISTENREQUEST']._serialized_start=526
+  _globals['_LISTENREQUEST']._serialized_end=578
+  _globals['_LISTENRESPONSE']._serialized_start=581
+  _globals['_LISTENRESPONSE']._serialized_end=797
+  _globals['_LISTENOPENED']._serialized_start=799
+  _globals['_LISTENOPENED']._serialized_end=813
+  _globals['_USEREVENT']._serialized_start=815
+  _globals['_USEREVENT']._serialized_end=861
+  _globals['_LISTENHEARTBEAT']._serialized_start=863
+  _globals['_LISTENHEARTBEAT']._serialized_end=931
+  _globals['_LISTENGAP']._serialized_start=934
+  _globals['_LISTENGAP']._serialized_end=1115
+  _globals['_LISTENGAP_CAUSE']._serialized_start=1013
+  _globals['_LISTENGAP_CAUSE']._serialized_end=1115
+  _globals['_USEREVENTS']._serialized_start=1118
+  _globals['_USEREVENTS']._serialized_end=1390
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,80 @@ class PublishResponse(google.protobuf.message.Message):
 global___PublishResponse = PublishResponse
 
 @typing.final
+class StreamPublishRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """The batch's number: 1 or more, and above that of the batch before."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PublishRequest]:
+        """The events. At least 1, at most 1,000, and with all else at most `limits.max_request_bytes` (default 4 MiB)."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        events: collections.abc.Iterable[global___PublishRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "number", b"number"]) -> None: ...
+
+global___StreamPublishRequest = StreamPublishRequest
+
+@typing.final
+class StreamPublishResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    RECEIVERS_FIELD_NUMBER: builtins.int
+    FAILURES_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Each event of each batch up to this number was published, but for those that answers told as failed."""
+    @property
+    def receivers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How many subscribers Redis has sent each event to, as in PublishResponse, in the order of the batch with this number; 0 for
+        those that failed.
+        """
+
+    @property
+    def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PublishFailure]:
+        """Events of the batch with this number that are not known to be published."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        receivers: collections.abc.Iterable[builtins.int] | None = ...,
+        failures: collections.abc.Iterable[global___PublishFailure] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["failures", b"failures", "number", b"number", "receivers", b"receivers"]) -> None: ...
+
+global___StreamPublishResponse = StreamPublishResponse
+
+@typing.final
+class PublishFailure(google.protobuf.message.Message):
+    """An event of a batch that is not known to be published."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Its place in the batch, from 0."""
+    reason: redisgateway.v1.common_pb2.DegradedReason.ValueType
+    """OUTCOME_UNKNOWN: it may or may not have been published. Any other: it was not."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        reason: redisgateway.v1.common_pb2.DegradedReason.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["index", b"index", "reason", b"reason"]) -> None: ...
+
+global___PublishFailure = PublishFailure
+
+@typing.final
 class ListenRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -28,8 +28,8 @@ if _version_not_supported:
 class UserEventsStub(object):
     """Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 
-    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-    endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+    of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
     FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
     """
 
@@ -44,6 +44,11 @@ class UserEventsStub(object):
                 request_serializer=redisgateway_dot_v1_dot_user__events__pb2.PublishRequest.SerializeToString,
                 response_deserializer=redisgateway_dot_v1_dot_user__events__pb2.PublishResponse.FromString,
                 _registered_method=True)
+        self.StreamPublish = channel.stream_stream(
+                '/redisgateway.v1.UserEvents/StreamPublish',
+                request_serializer=redisgateway_dot_v1_dot_user__events__pb2.StreamPublishRequest.SerializeToString,
+                response_deserializer=redisgateway_dot_v1_dot_user__events__pb2.StreamPublishResponse.FromString,
+                _registered_method=True)
         self.Listen = channel.unary_stream(
                 '/redisgateway.v1.UserEvents/Listen',
                 request_serializer=redisgateway_dot_v1_dot_user__events__pb2.ListenRequest.SerializeToString,
@@ -54,8 +59,8 @@ class UserEventsStub(object):
 class UserEventsServicer(object):
     """Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 
-    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-    endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+    of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
     FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
     """
 
@@ -64,6 +69,20 @@ class UserEventsServicer(object):
         names the reason.
 
         Not safe to retry: listeners might hear it twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamPublish(self, request_iterator, context):
+        """Publishes events for as long as the stream is open, in numbered batches, one after the other, and within a batch in the
+        order of its events. The first answer, with number 0, confirms the stream; then there is one for each batch, which tells what
+        of it a failing Redis did not publish. Silence is broken every 15 s, with jitter, by the last number again.
+
+        Not safe to retry: after a break, batches above the last number answered are unknown, each of their events may or may not
+        have been heard. A batch that breaks a rule ends the stream with INVALID_ARGUMENT, and nothing of it is published. When the
+        gateway drains, the batch at work is answered first; then the stream ends with UNAVAILABLE (DRAINING), and batches that were
+        not answered were not published.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +110,11 @@ def add_UserEventsServicer_to_server(servicer, server):
                     request_deserializer=redisgateway_dot_v1_dot_user__events__pb2.PublishRequest.FromString,
                     response_serializer=redisgateway_dot_v1_dot_user__events__pb2.PublishResponse.SerializeToString,
             ),
+            'StreamPublish': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamPublish,
+                    request_deserializer=redisgateway_dot_v1_dot_user__events__pb2.StreamPublishRequest.FromString,
+                    response_serializer=redisgateway_dot_v1_dot_user__events__pb2.StreamPublishResponse.SerializeToString,
+            ),
             'Listen': grpc.unary_stream_rpc_method_handler(
                     servicer.Listen,
                     request_deserializer=redisgateway_dot_v1_dot_user__events__pb2.ListenRequest.FromString,
@@ -107,8 +131,8 @@ def add_UserEventsServicer_to_server(servicer, server):
 class UserEvents(object):
     """Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 
-    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-    endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+    of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
     FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
     """
 
@@ -129,6 +153,33 @@ class UserEvents(object):
             '/redisgateway.v1.UserEvents/Publish',
             redisgateway_dot_v1_dot_user__events__pb2.PublishRequest.SerializeToString,
             redisgateway_dot_v1_dot_user__events__pb2.PublishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamPublish(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/redisgateway.v1.UserEvents/StreamPublish',
+            redisgateway_dot_v1_dot_user__events__pb2.StreamPublishRequest.SerializeToString,
+            redisgateway_dot_v1_dot_user__events__pb2.StreamPublishResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,8 +20,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 class UserEventsStub:
     """Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 
-    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-    endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+    of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
     FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
     """
 
@@ -34,6 +34,20 @@ class UserEventsStub:
     names the reason.
 
     Not safe to retry: listeners might hear it twice.
+    """
+
+    StreamPublish: grpc.StreamStreamMultiCallable[
+        redisgateway.v1.user_events_pb2.StreamPublishRequest,
+        redisgateway.v1.user_events_pb2.StreamPublishResponse,
+    ]
+    """Publishes events for as long as the stream is open, in numbered batches, one after the other, and within a batch in the
+    order of its events. The first answer, with number 0, confirms the stream; then there is one for each batch, which tells what
+    of it a failing Redis did not publish. Silence is broken every 15 s, with jitter, by the last number again.
+
+    Not safe to retry: after a break, batches above the last number answered are unknown, each of their events may or may not
+    have been heard. A batch that breaks a rule ends the stream with INVALID_ARGUMENT, and nothing of it is published. When the
+    gateway drains, the batch at work is answered first; then the stream ends with UNAVAILABLE (DRAINING), and batches that were
+    not answered were not published.
     """
 
     Listen: grpc.UnaryStreamMultiCallable[
@@ -53,8 +67,8 @@ class UserEventsStub:
 class UserEventsAsyncStub:
     """Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 
-    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-    endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+    of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
     FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
     """
 
@@ -66,6 +80,20 @@ class UserEventsAsyncStub:
     names the reason.
 
     Not safe to retry: listeners might hear it twice.
+    """
+
+    StreamPublish: grpc.aio.StreamStreamMultiCallable[
+        redisgateway.v1.user_events_pb2.StreamPublishRequest,
+        redisgateway.v1.user_events_pb2.StreamPublishResponse,
+    ]
+    """Publishes events for as long as the stream is open, in numbered batches, one after the other, and within a batch in the
+    order of its events. The first answer, with number 0, confirms the stream; then there is one for each batch, which tells what
+    of it a failing Redis did not publish. Silence is broken every 15 s, with jitter, by the last number again.
+
+    Not safe to retry: after a break, batches above the last number answered are unknown, each of their events may or may not
+    have been heard. A batch that breaks a rule ends the stream with INVALID_ARGUMENT, and nothing of it is published. When the
+    gateway drains, the batch at work is answered first; then the stream ends with UNAVAILABLE (DRAINING), and batches that were
+    not answered were not published.
     """
 
     Listen: grpc.aio.UnaryStreamMultiCallable[
@@ -85,8 +113,8 @@ class UserEventsAsyncStub:
 class UserEventsServicer(metaclass=abc.ABCMeta):
     """Events for a user's own sessions: channels `user/{username}/events/{event_id}`, on the `user_events` endpoint.
 
-    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish gets the
-    endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
+    Delivery is at most once, to those who listen at that moment; there is no history. Without a deadline, Publish, and each batch
+    of StreamPublish, gets the endpoint's `command_timeout` (default 2 s). Any RPC may fail with INVALID_ARGUMENT (BadRequest names the field),
     FAILED_PRECONDITION (NOT_CONFIGURED) and RESOURCE_EXHAUSTED (OVERLOADED: the gateway has too much in flight).
     """
 
@@ -100,6 +128,22 @@ class UserEventsServicer(metaclass=abc.ABCMeta):
         names the reason.
 
         Not safe to retry: listeners might hear it twice.
+        """
+
+    @abc.abstractmethod
+    def StreamPublish(
+        self,
+        request_iterator: _MaybeAsyncIterator[redisgateway.v1.user_events_pb2.StreamPublishRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[redisgateway.v1.user_events_pb2.StreamPublishResponse], collections.abc.AsyncIterator[redisgateway.v1.user_events_pb2.StreamPublishResponse]]:
+        """Publishes events for as long as the stream is open, in numbered batches, one after the other, and within a batch in the
+        order of its events. The first answer, with number 0, confirms the stream; then there is one for each batch, which tells what
+        of it a failing Redis did not publish. Silence is broken every 15 s, with jitter, by the last number again.
+
+        Not safe to retry: after a break, batches above the last number answered are unknown, each of their events may or may not
+        have been heard. A batch that breaks a rule ends the stream with INVALID_ARGUMENT, and nothing of it is published. When the
+        gateway drains, the batch at work is answered first; then the stream ends with UNAVAILABLE (DRAINING), and batches that were
+        not answered were not published.
         """
 
     @abc.abstractmethod
