@@ -29,7 +29,7 @@ from redisgateway.v1 import (
 from ._background import close_all
 from ._calls import AsyncChannel, Channel
 from ._channel import Connection, target_from_environment
-from .events import EventQueue
+from .events import EventStream
 from .pulls import PullStream
 
 _PROTOS: list[ModuleType] = [
@@ -91,7 +91,7 @@ class Client:
         self.cache_once = cache_pb2_grpc.CacheStub(cast(grpc.Channel, Channel(self._connection, frozenset(), timeout)))
         # What is fired and forgotten leaves by a thread each, which the first one starts.
         self.background_pulls = PullStream(self.pull_metrics)
-        self.background_events = EventQueue(self.user_events)
+        self.background_events = EventStream(self.user_events)
 
     def close(self) -> None:
         """Sends what waits in the background, for 5 s at most and 2 s more for the last answers, and ends the channel and what

@@ -20,11 +20,13 @@ _REFUSED = {
 }
 
 # Nothing was executed, and the next try may fare better.
-MENDED_BY_TIME = {
-    common_pb2.DEGRADED_REASON_REDIS_UNAVAILABLE,
-    common_pb2.DEGRADED_REASON_REDIS_TIMEOUT,
-    common_pb2.DEGRADED_REASON_OVERLOADED,
-}
+MENDED_BY_TIME = frozenset(
+    {
+        common_pb2.DEGRADED_REASON_REDIS_UNAVAILABLE,
+        common_pb2.DEGRADED_REASON_REDIS_TIMEOUT,
+        common_pb2.DEGRADED_REASON_OVERLOADED,
+    }
+)
 
 
 class GatewayError(Exception):

@@ -1,14 +1,16 @@
-"""User events, published by a background thread."""
+"""User events, published over one background stream."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from redisgateway.v1 import user_events_pb2 as pb
 from redisgateway.v1.user_events_pb2_grpc import UserEventsStub
 
-from ._background import Background
-from .errors import GatewayError, OutcomeUnknown, from_degraded
+from ._batches import BatchStream
+from .errors import GatewayError, OutcomeUnknown, Unavailable, from_degraded
 
 logger = logging.getLogger(__name__)
 
@@ -23,29 +25,38 @@ def publish(events: UserEventsStub, request: pb.PublishRequest) -> int:
     return answer.receivers
 
 
-class EventQueue(Background[pb.PublishRequest]):
-    """Publishes events in their order, each at most once: `put` one and go on. An event that fails is logged, and gone."""
+class EventStream(BatchStream[pb.PublishRequest]):
+    """Publishes events in their order: `put` one and go on."""
+
+    _things = "user events"
 
     def __init__(self, events: UserEventsStub) -> None:
         super().__init__()
         self._events = events
 
-    def _work(self) -> bool:
-        with self._changed:
-            batch = self._take(1)
-        if not batch:
-            return True
-        failure: GatewayError | None = None
-        try:
-            publish(self._events, batch[0])
-        except GatewayError as error:
-            failure = error
-        unknown = isinstance(failure, OutcomeUnknown)
-        with self._changed:
-            self._settle(stood=failure is None, unknown=unknown, failed=failure is not None and not unknown)
-        if failure is not None:
-            logger.warning("a user event was not published, or perhaps: %s", failure)
-        return True
+    def _open(self, batches: Iterator[pb.StreamPublishRequest]) -> Any:
+        return self._events.StreamPublish(batches)
 
-    def _cut_off(self) -> None:
-        """The call under way has its own end."""
+    def _batch(self, number: int, things: Sequence[pb.PublishRequest]) -> pb.StreamPublishRequest:
+        return pb.StreamPublishRequest(number=number, events=things)
+
+    def _call(self) -> bool:
+        """All that waits, one by one."""
+        while True:
+            with self._changed:
+                event = self._take(1)
+            if not event:
+                return True
+            failure: GatewayError | None = None
+            try:
+                publish(self._events, event[0])
+            except GatewayError as error:
+                failure = error
+            with self._changed:
+                if failure is None:
+                    self._settle(stood=1)
+                elif isinstance(failure, (Unavailable, OutcomeUnknown)):
+                    return self._broken(failure)
+                else:
+                    logger.warning("a user event was not published: %s", failure)
+                    self._settle(failed=1)

@@ -64,7 +64,7 @@ class UserEvent:
         return publish(self._client.user_events, self._request(event_id, data_obj))
 
     def publish_event_data(self, event_id: str, data_obj: Any) -> None:
-        """Lets an event be published in the background, after those before it. A failure is logged."""
+        """Lets an event be published in the background, after those before it, also if it waits for Redis to come back."""
         try:
             request = self._request(event_id, data_obj)
         except (TypeError, ValueError) as error:
