@@ -81,6 +81,11 @@ pub fn ping() -> Command<Repeatable, Bytes> {
     Command::new("PING", Vec::new())
 }
 
+/// `MULTI`: `OK`; from now on commands are only queued, and dropped with the connection.
+pub(super) fn multi() -> Command<Repeatable, Bytes> {
+    Command::new("MULTI", Vec::new())
+}
+
 /// `PING text`: the text.
 pub(super) fn echo_ping(text: Bytes) -> Command<Repeatable, Bytes> {
     Command::new("PING", vec![text])
@@ -156,7 +161,7 @@ pub(super) fn cluster_slots() -> Command<Repeatable, Vec<Range>> {
 }
 
 /// `CLUSTER INFO`: whether the cluster serves, as the server sees it, and how old its view is.
-pub(super) fn cluster_info() -> Command<Repeatable, Bytes> {
+pub fn cluster_info() -> Command<Repeatable, Bytes> {
     Command::new("CLUSTER", vec![Bytes::from_static(b"INFO")])
 }
 
@@ -281,6 +286,19 @@ pub(super) fn evalsha<R, T>(sha1: &'static str, keys: Vec<Bytes>, args: Vec<Byte
     all.extend(args);
     Command::new("EVALSHA", all)
 }
+
+/// `SCRIPT LOAD` of [`NOTHING`]: its SHA-1.
+pub fn load_nothing() -> Command<Repeatable, Bytes> {
+    script_load(NOTHING.0)
+}
+
+/// `EVALSHA` of [`NOTHING`]: 1.
+pub fn eval_nothing() -> Command<Repeatable, i64> {
+    evalsha(NOTHING.1, Vec::new(), Vec::new())
+}
+
+/// A script that does nothing, and its SHA-1.
+const NOTHING: (&str, &str) = ("return 1", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
 
 /// `SCRIPT LOAD source`: its SHA-1.
 pub(super) fn script_load(source: &'static str) -> Command<Repeatable, Bytes> {

@@ -165,6 +165,16 @@ impl Connection {
         deadline: Deadline,
     ) -> Result<T, Error> {
         let name = command.name;
+        self.reply(command, deadline).await.and_then(|frame| read(name, frame))
+    }
+
+    /// Sends a command and waits for its reply until `deadline`, whatever it is: an error is one too.
+    pub(super) async fn reply<R: Repeat, T>(
+        &self,
+        command: Command<R, T>,
+        deadline: Deadline,
+    ) -> Result<Resp3Frame, Error> {
+        let name = command.name;
         let custom = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
         let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
         let mut reply = std::pin::pin!(self.client.custom_raw(custom, args));
@@ -183,7 +193,7 @@ impl Connection {
             }
         };
         match outcome {
-            Ok(frame) => read(name, frame),
+            Ok(frame) => Ok(frame),
             Err(Fault::Lost | Fault::Late) if !R::REPEATABLE => Err(Error::Unknown),
             Err(Fault::Late) => Err(Error::Timeout),
             Err(Fault::NotExecuted | Fault::Lost) => Err(Error::Unavailable),

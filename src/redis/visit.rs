@@ -65,8 +65,8 @@ pub enum Unreached {
 
 /// A connection to one server.
 pub struct Visit {
-    connection: Connection,
-    limit: Duration,
+    pub(super) connection: Connection,
+    pub(super) limit: Duration,
 }
 
 impl Visit {

@@ -31,7 +31,7 @@ const KEY_PARTS: &[&str] = &[
 /// Commands that change no data, so that a function in `command.rs` may call them `Repeatable`.
 const READS: &[&str] = &[
     "ASKING", "CLIENT", "CLUSTER", "CONFIG", "DBSIZE", "ECHO", "EXISTS", "GET", "HGETALL", "INFO", "LINDEX", "LLEN",
-    "LRANGE", "MEMORY", "MGET", "PING", "PTTL", "READONLY", "ROLE", "SCAN", "SCRIPT", "TIME", "TTL", "TYPE",
+    "LRANGE", "MEMORY", "MGET", "MULTI", "PING", "PTTL", "READONLY", "ROLE", "SCAN", "SCRIPT", "TIME", "TTL", "TYPE",
 ];
 
 const MAX_LINES: usize = 400;
