@@ -29,6 +29,7 @@ pub mod json;
 pub mod key;
 pub mod layer;
 pub mod locks;
+pub mod needs;
 pub mod orchestrator;
 pub mod pull_metrics;
 pub mod redis;

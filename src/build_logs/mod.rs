@@ -9,6 +9,7 @@ mod feed;
 mod forms;
 mod hub;
 mod known;
+mod needs;
 mod position;
 mod recent;
 mod service;
@@ -21,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use forms::FORMS;
+pub use needs::needs;
 pub use service::Service;
 
 use crate::key;

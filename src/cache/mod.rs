@@ -12,6 +12,7 @@ mod limits;
 mod lines;
 mod metrics;
 mod near;
+mod needs;
 mod refresh;
 mod service;
 mod store;
@@ -21,6 +22,7 @@ use std::fmt;
 
 pub use forms::FORMS;
 pub use leases::Cache;
+pub use needs::needs;
 pub use service::Service;
 
 /// What shows that a caller has the lease of a key.

@@ -2,11 +2,13 @@
 //! times of two marks, on the primary of the `cache` endpoint.
 
 mod forms;
+mod needs;
 mod scattered;
 mod service;
 mod store;
 
 pub use forms::FORMS;
+pub use needs::needs;
 pub use service::Service;
 
 use crate::key;

@@ -4,7 +4,9 @@
 
 mod forms;
 mod monitor;
+mod needs;
 mod store;
 
 pub use forms::FORMS;
 pub use monitor::{Followed, Monitor};
+pub use needs::needs;

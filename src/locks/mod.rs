@@ -11,6 +11,7 @@ mod forms;
 mod hold;
 mod keeper;
 mod metrics;
+mod needs;
 mod operator;
 mod service;
 mod store;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use desk::Locks;
 pub use forms::FORMS;
+pub use needs::needs;
 pub use operator::{Lock, Operator};
 pub use service::Service;
 

@@ -232,7 +232,7 @@ fn claimed(payload: &Bytes) -> Option<Heard> {
 }
 
 /// Which flags for keyspace notifications of expired keys are missing; `A` stands for all kinds of events.
-fn missing_flags(flags: &str) -> &'static str {
+pub(super) fn missing_flags(flags: &str) -> &'static str {
     match (flags.contains('K'), flags.contains(['x', 'A'])) {
         (true, true) => "",
         (true, false) => "x",

@@ -13,6 +13,7 @@ mod expiry;
 mod forms;
 mod hub;
 mod metrics;
+mod needs;
 mod queue;
 mod service;
 mod store;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 pub use desk::Orchestrator;
 pub use forms::FORMS;
+pub use needs::needs;
 pub use service::Service;
 
 use crate::key;

@@ -69,7 +69,7 @@ pub(super) fn may_be_set(key: &Key) -> bool {
 }
 
 /// The channel, with its prefix: one slash between them, whether or not the prefix has one.
-fn channel(prefix: &str) -> Bytes {
+pub(super) fn channel(prefix: &str) -> Bytes {
     let prefix = prefix.strip_prefix('/').unwrap_or(prefix);
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     format!("{prefix}/{CHANNEL}").trim_start_matches('/').to_owned().into()

@@ -10,6 +10,7 @@ mod claim_store;
 mod claims;
 mod forms;
 mod metrics;
+mod needs;
 mod open;
 mod pulls;
 mod rows;
@@ -22,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 pub use forms::FORMS;
+pub use needs::needs;
 pub use pulls::Pulls;
 pub use service::Service;
 

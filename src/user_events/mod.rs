@@ -7,11 +7,13 @@ mod events;
 mod hub;
 mod listener;
 mod metrics;
+mod needs;
 mod queue;
 mod service;
 mod store;
 
 pub use events::Events;
+pub use needs::needs;
 pub use service::Service;
 
 /// The longest user name, and the longest event id, in bytes.
