@@ -5,6 +5,7 @@
 
 mod clients;
 mod completions;
+mod doctor;
 mod health;
 mod inventory;
 mod locks;
@@ -81,6 +82,7 @@ type Outcome = Result<Exit, Failure>;
 /// The grammar of the whole command line.
 pub fn grammar() -> Command {
     config::command().subcommands([
+        doctor::grammar(),
         health::grammar(),
         inventory::grammar(),
         clients::grammar(),
@@ -115,6 +117,7 @@ fn look(name: &str, args: &ArgMatches, load: impl FnOnce() -> Result<Loaded, Fai
     let mut screen = Screen::new(args);
     let command = async {
         match name {
+            "doctor" => doctor::run(args, load, &mut screen).await,
             "health" => health::run(args, load, &mut screen).await,
             "inventory" => inventory::run(args, load, &mut screen).await,
             "clients" => clients::run(args, load, &mut screen).await,

@@ -1,6 +1,7 @@
 //! Commands of operators, as a shell runs them, on real servers.
 
 mod clients;
+mod doctor;
 mod inventory;
 mod inventory_ends;
 mod locks;
