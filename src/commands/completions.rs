@@ -24,6 +24,8 @@ pub(super) fn run(args: &ArgMatches) -> Outcome {
     if let Some(shell) = args.get_one::<Shell>("shell") {
         clap_complete::generate(*shell, &mut super::grammar(), "redis-gateway", &mut script);
     }
-    std::io::stdout().write_all(&script)?;
+    // For bash clap_complete looks for commands of a program with a hyphen under another name than it gives them.
+    let script = String::from_utf8_lossy(&script).replace("redis__subcmd__gateway", "redis__gateway");
+    std::io::stdout().write_all(script.as_bytes())?;
     Ok(Exit::Fine)
 }

@@ -1,7 +1,9 @@
 //! Commands of operators, as a shell runs them, on real servers.
 
 mod clients;
+mod completions;
 mod doctor;
+mod health;
 mod inventory;
 mod inventory_ends;
 mod locks;
