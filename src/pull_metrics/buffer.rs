@@ -75,6 +75,7 @@ struct Pulls {
 impl Buffer {
     /// A buffer of `room` bytes. Pulls of a key are collected for `pause` before they are written as one.
     pub(super) fn new(store: Arc<Store>, room: usize, pause: Duration, metrics: Arc<Metrics>) -> Self {
+        metrics.buffer_limit.set(i64::try_from(room).unwrap_or(i64::MAX));
         let shared = Arc::new(Shared {
             store,
             room,

@@ -18,6 +18,8 @@ pub(super) struct Metrics {
     pub(super) buffer_pulls: IntGauge,
     /// Bytes of the buffer that are taken.
     pub(super) buffer_bytes: IntGauge,
+    /// Bytes that it may take.
+    pub(super) buffer_limit: IntGauge,
     buffer_ends: [IntCounter; BUFFER_ENDS.len()],
     claims: [IntCounter; CLAIM_EVENTS.len()],
     /// Claims that have not ended.
@@ -95,6 +97,7 @@ impl Metrics {
             ),
             buffer_pulls: gauge("buffer_pulls", "Pulls that wait in memory for Redis."),
             buffer_bytes: gauge("buffer_bytes", "Memory taken by pulls that wait for Redis."),
+            buffer_limit: gauge("buffer_limit_bytes", "Memory that they may take; more are refused."),
             buffer_ends: BUFFER_ENDS.map(|outcome| buffer_ends.with_label_values(&[outcome])),
             claims: CLAIM_EVENTS.map(|event| claims.with_label_values(&[event])),
             open: OpenClaims::new(gauge(
@@ -113,12 +116,13 @@ impl Metrics {
                 "Keys that a claim no longer held when it was committed or extended: perhaps counted twice.",
             ),
         };
-        let collectors: [Box<dyn Collector>; 10] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(pulls),
             Box::new(keys),
             Box::new(metrics.writes.clone()),
             Box::new(metrics.buffer_pulls.clone()),
             Box::new(metrics.buffer_bytes.clone()),
+            Box::new(metrics.buffer_limit.clone()),
             Box::new(buffer_ends),
             Box::new(claims),
             Box::new(metrics.open.clone()),
