@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run test page lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
   soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests \
-  mixed-tests packages
+  mixed-tests packages monitoring
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -24,7 +24,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests python-client-tests go-client-tests mixed-tests packages quickstart chart page ## Runs everything that judges a change
+test: lint rust-tests python-client-tests go-client-tests mixed-tests packages quickstart chart monitoring page ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -65,7 +65,7 @@ lint-proto:
 
 lint-python:
 	@if command -v python3 >/dev/null; \
-	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/peers/*.py benches/*.py; \
+	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/peers/*.py benches/*.py helm/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
 lint-image:
@@ -81,6 +81,12 @@ page: ## Opens the status page in Chromium; SCREENSHOT_MINUTES=15 makes the docs
 	@if ! .ci/need chromium; then echo "not run: the status page (no chromium, and none could be installed)"; \
 	elif ! $(MAKE) --no-print-directory $(BROWSER)/installed; then echo "not run: the status page (pip could not install playwright)"; \
 	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(BROWSER)/bin/pytest -q -p no:cacheprovider tests/page; fi
+
+monitoring: ## Judges alerts, dashboard and runbook, by a Prometheus that watches gateways in trouble
+	@.ci/need cargo cc redis-server
+	@if ! { command -v prometheus && command -v promtool; } >/dev/null; then echo "not run: monitoring (no prometheus; \`.ci/need prometheus\` installs it)"; \
+	elif ! $(MAKE) --no-print-directory $(JUDGES)/installed; then echo "not run: monitoring (pip could not install grpcio and redis)"; \
+	else set -x; $${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked; $(JUDGES)/bin/python -B helm/monitoring_test.py; fi
 
 lint-go:
 	@if ! command -v go >/dev/null; then echo "not run: what judges Go (no go)"; else set -x; \
