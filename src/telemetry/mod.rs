@@ -3,12 +3,13 @@
 //! Logs go to standard error. The Redis client's own do not appear: it logs through another facade, with addresses, and each
 //! lost connection is logged here anyway.
 
+mod collector;
+
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tracing::{Level, Subscriber};
@@ -18,6 +19,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use self::collector::Collector;
 use crate::config::{LogFormat, Telemetry};
 
 /// What a collector that does not answer may delay the end of the process by.
@@ -96,11 +98,7 @@ impl Guard {
 }
 
 fn provider(endpoint: &str) -> Result<SdkTracerProvider, Error> {
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .build()
-        .map_err(|error| Error::Otlp(error.to_string()))?;
+    let collector = Collector::new(endpoint).map_err(|error| Error::Otlp(error.to_string()))?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder()
         .with_service_name(env!("CARGO_PKG_NAME"))
@@ -110,7 +108,7 @@ fn provider(endpoint: &str) -> Result<SdkTracerProvider, Error> {
         // What is not sampled never becomes a span: src/layer/trace.rs decides.
         .with_sampler(Sampler::AlwaysOn)
         .with_resource(resource)
-        .with_batch_exporter(exporter)
+        .with_batch_exporter(collector)
         .build())
 }
 
@@ -131,7 +129,10 @@ where
     };
     let spans = tracer.map(|tracer| {
         let own = Targets::new().with_target("redis_gateway", Level::INFO);
-        tracing_opentelemetry::layer().with_tracer(tracer).with_filter(own)
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+        // What runs on which thread of the gateway, and from which line, is nothing to who reads a trace.
+        let layer = layer.with_location(false).with_threads(false).with_target(false);
+        layer.with_tracked_inactivity(false).with_filter(own)
     });
     tracing_subscriber::registry().with(log.with_filter(filter)).with(spans)
 }
