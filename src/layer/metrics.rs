@@ -25,8 +25,8 @@ const BUCKETS: &[f64] = &[
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// The codes in the order of their numbers, as the label `code` names them.
-const CODES: [&str; 17] = [
+/// The codes in the order of their numbers, as the label `code` and spans name them.
+pub(super) const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",

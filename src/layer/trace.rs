@@ -16,6 +16,7 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use super::metrics::CODES;
 use super::watch::{Watch, WatchedBody, WatchedFuture};
 use super::{Call, Method};
 use crate::config::Telemetry;
@@ -112,7 +113,9 @@ impl Watch for Traced {
                 | Code::Unavailable
                 | Code::DataLoss
         ) {
-            self.0.record("otel.status_code", "ERROR");
+            self.0
+                .record("otel.status_code", "ERROR")
+                .record("error.type", CODES[code as usize]);
         }
     }
 }
@@ -131,6 +134,7 @@ fn span(parent: opentelemetry::Context, method: &'static Method) -> Span {
         rpc.service = service,
         rpc.method = method.name,
         rpc.grpc.status_code = Empty,
+        error.r#type = Empty,
         trace_id = Empty,
     );
     // Fails only without a collector to send to, and then there is no need for a parent.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::TryFutureExt as _;
 use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use super::metrics::{Place, ServerMetrics};
 use super::position::Position;
 use super::replication::{Shortfall, Watch};
 use super::reply::FromReply;
+use super::span;
 use super::state::{Course, Seen, State};
 use crate::config::{self, Server};
 use crate::deadline::Deadline;
@@ -163,7 +165,7 @@ impl Link {
         let started = Instant::now();
         let name = command.name;
         let ask = |connection: Arc<Connection>| async move { connection.ask(command, deadline).await };
-        let result = self.on_connection(connection, name, 1, deadline, ask).await.flatten();
+        let result = self.on_connection(connection, name, 1, deadline, ask).await;
         self.shared.metrics.observe(started.elapsed(), &result);
         result
     }
@@ -178,9 +180,12 @@ impl Link {
     ) -> (Result<A, Error>, Result<B, Error>) {
         let started = Instant::now();
         let ask = |connection: Arc<Connection>| async move {
-            tokio::join!(connection.ask(first, deadline), connection.ask(second, deadline))
+            Ok(tokio::join!(
+                connection.ask(first, deadline).inspect_err(span::fail),
+                connection.ask(second, deadline).inspect_err(span::fail),
+            ))
         };
-        let asked = self.on_connection(None, "pipeline", 1, deadline, ask).await;
+        let asked = self.on_connection(None, "PIPELINE", 1, deadline, ask).await;
         let (first, second) = asked.unwrap_or_else(|error| (Err(error.clone()), Err(error)));
         self.shared.metrics.observe(started.elapsed(), &first);
         self.shared.metrics.observe(started.elapsed(), &second);
@@ -200,8 +205,7 @@ impl Link {
             let rest = rest.into_iter().map(|command| connection.ask(command, deadline));
             tokio::try_join!(connection.ask(first, deadline), try_join_all(rest))
         };
-        let asked = self.on_connection(None, "pipeline", commands, deadline, ask).await;
-        let result = asked.flatten();
+        let result = self.on_connection(None, "PIPELINE", commands, deadline, ask).await;
         for _ in 0..commands {
             self.shared.metrics.observe(started.elapsed(), &result);
         }
@@ -214,7 +218,7 @@ impl Link {
         command: Command<R, T>,
         deadline: Deadline,
     ) -> Result<T, Error> {
-        let started = Instant::now();
+        let (started, name) = (Instant::now(), command.name);
         let connect = async {
             let mut held = self.shared.asking.lock().await;
             // Taken out, and put back once all is answered: dropped in between, it is closed.
@@ -237,35 +241,41 @@ impl Link {
             }
             answer
         };
-        let result = ask.await;
+        let result = self.traced(name, ask).await;
         self.shared.metrics.observe(started.elapsed(), &result);
         result
     }
 
     /// Runs `ask` on `on`, or else on the connection that there is, within places among the commands in flight, and in a span if the
     /// call is traced.
-    pub(super) async fn on_connection<T, F: Future<Output = T> + Send>(
+    pub(super) fn on_connection<T, F: Future<Output = Result<T, Error>>>(
         &self,
         on: Option<Arc<Connection>>,
         name: &'static str,
         places: usize,
         deadline: Deadline,
-        ask: impl FnOnce(Arc<Connection>) -> F + Send,
-    ) -> Result<T, Error> {
-        let span = if tracing::Span::current().is_none() {
-            tracing::Span::none()
-        } else {
-            self.span(name)
-        };
-        let _place = self.place(places)?;
-        let run = async {
+        ask: impl FnOnce(Arc<Connection>) -> F,
+    ) -> impl Future<Output = Result<T, Error>> {
+        let ask = async move {
+            let _place = self.place(places)?;
             let connection = match on {
                 Some(connection) => connection,
                 None => self.connection(deadline).await?,
             };
-            Ok(ask(connection).await)
+            ask(connection).await
         };
-        run.instrument(span).await
+        self.traced(name, ask)
+    }
+
+    /// Runs `ask` in a span if the call is traced. No `async fn`, nor is the one above: each would hold `ask` twice.
+    fn traced<T>(
+        &self,
+        name: &'static str,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> impl Future<Output = Result<T, Error>> {
+        let shared = &self.shared;
+        let span = span::open(name, shared.endpoint, &shared.label, &shared.server, shared.config.db);
+        ask.inspect_err(span::fail).instrument(span)
     }
 
     /// The connection to send on: at once where there is one, after a moment while one is being made.
@@ -313,18 +323,6 @@ impl Link {
             return Err(Error::Overloaded);
         }
         Ok(place)
-    }
-
-    fn span(&self, command: &'static str) -> tracing::Span {
-        tracing::info_span!(
-            "redis",
-            otel.name = command,
-            otel.kind = "client",
-            db.system.name = "redis",
-            db.operation.name = command,
-            redis_gateway.endpoint = self.shared.endpoint,
-            redis_gateway.server = self.shared.label.as_str(),
-        )
     }
 }
 

@@ -22,6 +22,7 @@ mod rights;
 mod script;
 mod shard;
 mod slot;
+mod span;
 mod state;
 mod tls;
 mod tracking;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::metrics::{Metrics, Reads};
 use super::position::{Freshness, Position, Said};
 use super::replication::{History, Shortfall, Watch};
 use super::reply::FromReply;
+use super::span;
 use super::state::Seen;
 use crate::config::{self, EndpointName, Server};
 use crate::deadline::Deadline;
@@ -241,9 +243,10 @@ pub(super) async fn run_all<R: Repeat, T: FromReply>(
     let (started, len) = (Instant::now(), commands.len());
     let ask = |connection: Arc<Connection>| async move {
         // Each is handed over when it is first looked at, which is in this order.
-        join_all(commands.into_iter().map(|command| connection.ask(command, deadline))).await
+        let asked = commands.into_iter().map(|command| connection.ask(command, deadline).inspect_err(span::fail));
+        Ok(join_all(asked).await)
     };
-    let asked = primary.on_connection(None, "pipeline", len, deadline, ask).await;
+    let asked = primary.on_connection(None, "PIPELINE", len, deadline, ask).await;
     let results = asked.unwrap_or_else(|error| (0..len).map(|_| Err(error.clone())).collect());
     for result in &results {
         primary.metrics().observe(started.elapsed(), result);
