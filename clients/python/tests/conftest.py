@@ -75,7 +75,7 @@ class Gateway:
     """A gateway process on a Unix socket, before one redis-server for all endpoints."""
 
     def __init__(self, folder: Path, server: Server) -> None:
-        self._folder = folder
+        self.folder = folder
         endpoints = [f"  {name}: {{socket: {server.socket}}}" for name in ENDPOINTS]
         (folder / "gateway.yaml").write_text("\n".join(["endpoints:", *endpoints, ""]))
         self.target = f"unix:{folder}/gateway.sock"
@@ -84,10 +84,10 @@ class Gateway:
     def start(self, *settings: str) -> None:
         path = Path(os.environ.get("REDIS_GATEWAY_BIN", ROOT / "target/debug/redis-gateway"))
         assert path.exists(), f"no gateway at {path}: cargo build, or set REDIS_GATEWAY_BIN"
-        args = ["--config", str(self._folder / "gateway.yaml"), "--grpc-listen", self.target, "--admin-listen", "127.0.0.1:0"]
+        args = ["--config", str(self.folder / "gateway.yaml"), "--grpc-listen", self.target, "--admin-listen", "127.0.0.1:0"]
         # Variables of its prefix would be settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_GATEWAY_")}
-        with (self._folder / "gateway.log").open("a") as log:
+        with (self.folder / "gateway.log").open("a") as log:
             self.process = subprocess.Popen([path, *args, *settings], stdout=log, stderr=log, env=environment)
         eventually(self._listens, "the gateway listens")
 
@@ -96,7 +96,7 @@ class Gateway:
         self.process.wait()
 
     def _listens(self) -> bool:
-        assert self.process.poll() is None, (self._folder / "gateway.log").read_text()
+        assert self.process.poll() is None, (self.folder / "gateway.log").read_text()
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(self.target.removeprefix("unix:")) == 0
 

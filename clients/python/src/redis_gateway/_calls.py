@@ -15,6 +15,7 @@ import grpc
 
 from ._channel import Connection
 from ._pauses import pauses
+from ._traces import traced
 from .errors import GatewayError, Unavailable, from_rpc
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Unary:
 
     def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
         attempts = _Attempts(self._method, self._timeout if timeout is None else timeout)
+        options = traced(options)
         while True:
             try:
                 return self._method.callable()(request, timeout=attempts.left(), **options)
@@ -61,6 +63,7 @@ class AsyncUnary(Unary):
 
     async def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
         attempts = _Attempts(self._method, self._timeout if timeout is None else timeout)
+        options = traced(options)
         while True:
             try:
                 return await self._method.callable()(request, timeout=attempts.left(), **options)
@@ -96,7 +99,7 @@ class Streaming:
         self._method = method
 
     def __call__(self, request: Any, **options: Any) -> Any:
-        return Stream[Any](self._method.callable()(request, **options), self._error)
+        return Stream[Any](self._method.callable()(request, **traced(options)), self._error)
 
     def _error(self, error: grpc.RpcError) -> GatewayError:
         return from_rpc(error, self._method.safe)
@@ -106,7 +109,7 @@ class AsyncStreaming(Streaming):
     """The same for asyncio."""
 
     def __call__(self, request: Any, **options: Any) -> Any:
-        return AsyncStream[Any](self._method.callable()(request, **options), self._error)
+        return AsyncStream[Any](self._method.callable()(request, **traced(options)), self._error)
 
 
 class Channel:
