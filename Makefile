@@ -106,10 +106,11 @@ soak: python-stubs go-peers $(CLIENT_VENV)/installed ## Runs the long proofs who
 	REDISGATEWAY_SOAK=1 REDIS_GATEWAY_BIN=$(CURDIR)/target/release/redis-gateway \
 	  $(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_gunicorn.py
 
-bench: python-stubs ## Measures the gateway against a bare RPC and against Redis itself
+bench: python-stubs ## Measures the gateway against a bare RPC and Redis itself, and what calls and streams cost it
 	@.ci/need cargo cc redis-server redis-benchmark h2load
 	cargo build --locked --release --bin redis-gateway --example bare
 	$(PYTHON) benches/compare.py
+	$(PYTHON) benches/costs.py
 
 image: ## Builds the image with buildah around a static binary, and runs it once
 	@.ci/need cargo cc buildah
