@@ -64,6 +64,8 @@ class Loads:
         """Name, what a call counts for, calls, and the load itself."""
         return [
             ("Cache.Get", 1, CALLS, lambda: self._reads("Cache/Get", self.get, CALLS, 256)),
+            ("Cache.Get, 50 connections, 1 in flight", 1, CALLS // 4, lambda: self._alone(50, CALLS // 4)),
+            ("Cache.Get, 1 connection, 1 in flight", 1, CALLS // 10, lambda: self._alone(1, CALLS // 10)),
             ("Cache.BatchGet of 5 keys", 1, CALLS, lambda: self._reads("Cache/BatchGet", self.five, CALLS, 5 * 256)),
             ("ContentTracker.IsBlocked", 1, CALLS, lambda: self._reads("ContentTracker/IsBlocked", self.check, CALLS, 5)),
             ("UserEvents.Publish", 1, CALLS, lambda: self._reads("UserEvents/Publish", self.event, CALLS, 5)),
@@ -76,8 +78,12 @@ class Loads:
             ("Locks.Acquire and Release", 1, LOCKS, lambda: hold_locks(self.port, LOCKS)),
         ]  # fmt: skip
 
-    def _reads(self, method, body, calls, least):
-        _, data = h2load(self.port, method, body, calls)
+    def _alone(self, connections, calls):
+        """Calls that share few system calls with others, or none."""
+        self._reads("Cache/Get", self.get, calls, 256, connections=connections, in_flight=1)
+
+    def _reads(self, method, body, calls, least, **at_once):
+        _, data = h2load(self.port, method, body, calls, **at_once)
         if data < calls * least:
             sys.exit(f"{method}: failed calls")
 
@@ -147,7 +153,8 @@ def measure_calls(stack, redis_port, redis):
             load()
             spent = (cpu_seconds(pid) - before, cpu_seconds(redis) - redis_before)
             costs.setdefault(name, []).append(tuple(seconds / (calls * each) * 1e6 for seconds in spent))
-    print(f"{CONNECTIONS} connections with {IN_FLIGHT} calls in flight each, median of {ROUNDS} rounds, {os.cpu_count()} cores\n")
+    print(f"{CONNECTIONS} connections with {IN_FLIGHT} calls in flight each unless named, median of {ROUNDS} rounds,")
+    print(f"{os.cpu_count()} cores\n")
     print(f"{'CPU in µs':40}{'gateway':>10}{'redis-server':>15}")
     for name, rounds in costs.items():
         ours, theirs = (statistics.median(values) for values in zip(*rounds, strict=True))

@@ -119,9 +119,9 @@ def number(pattern, text):
     return float(match.group(1))
 
 
-def h2load(port, method, body, calls, *headers):
+def h2load(port, method, body, calls, *headers, connections=CONNECTIONS, in_flight=IN_FLIGHT):
     """Calls a second, and the bytes of all answers; fails unless all were answered."""
-    command = ["h2load", f"-n{calls}", f"-c{CONNECTIONS}", f"-m{IN_FLIGHT}", "-d", str(body)]
+    command = ["h2load", f"-n{calls}", f"-c{connections}", f"-m{in_flight}", "-d", str(body)]
     for header in ("content-type: application/grpc", "te: trailers", *headers):
         command += ["-H", header]
     command.append(f"http://127.0.0.1:{port}/redisgateway.v1.{method}")
