@@ -243,7 +243,9 @@ pub(super) async fn run_all<R: Repeat, T: FromReply>(
     let (started, len) = (Instant::now(), commands.len());
     let ask = |connection: Arc<Connection>| async move {
         // Each is handed over when it is first looked at, which is in this order.
-        let asked = commands.into_iter().map(|command| connection.ask(command, deadline).inspect_err(span::fail));
+        let asked = commands
+            .into_iter()
+            .map(|command| connection.ask(command, deadline).inspect_err(span::fail));
         Ok(join_all(asked).await)
     };
     let asked = primary.on_connection(None, "PIPELINE", len, deadline, ask).await;

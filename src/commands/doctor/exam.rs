@@ -89,7 +89,7 @@ impl Exam<'_> {
     async fn ask(&self, member: &Member, redis: &Visit, report: &mut Report) -> Result<(), Error> {
         let facts = Facts::ask(redis).await?;
         let version = facts.info("valkey_version").or(facts.info("redis_version"));
-        report.version = version.unwrap_or_default().to_owned();
+        version.unwrap_or_default().clone_into(&mut report.version);
         let look = Look {
             endpoint: self.endpoint,
             config: self.config,

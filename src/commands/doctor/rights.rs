@@ -44,7 +44,7 @@ pub(super) async fn judge(
     rights: &[For],
     passed_over: &[&str],
 ) -> Result<Rights, Error> {
-    let mut tries = Vec::new();
+    let mut attempts = Vec::new();
     let mut of = Vec::new();
     for (pattern, right) in rights {
         let subject = match &right.on {
@@ -53,12 +53,12 @@ pub(super) async fn judge(
             On::Channels(pattern) => Subject::Channel(pattern),
         };
         for command in right.commands.split(' ').filter(|name| !passed_over.contains(name)) {
-            tries.push((command, subject));
+            attempts.push((command, subject));
             of.push((*pattern, right, command));
         }
     }
     let user = config.username.as_deref().unwrap_or("default");
-    let tried = match redis.attempt(&tries).await {
+    let tried = match redis.attempt(&attempts).await {
         Ok(tried) => tried,
         Err(Error::Reply(Reply::Denied(_))) => {
             let fix = format!("ACL SETUSER {user} +multi, and ask again");

@@ -22,12 +22,12 @@ async fn printed(args: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 
 #[tokio::test]
 async fn bash_completes_commands_and_their_flags() {
-    let (_folder, file) = printed("completions bash").await;
+    let (_folder, script) = printed("completions bash").await;
     let complete = r#"source "$0"; f=$(complete -p redis-gateway | sed 's/.*-F \([^ ]*\).*/\1/')
         COMP_WORDS=(redis-gateway doc); COMP_CWORD=1; $f redis-gateway doc redis-gateway; echo "${COMPREPLY[@]}"
         COMP_WORDS=(redis-gateway doctor --js); COMP_CWORD=2; $f redis-gateway --js doctor; echo "${COMPREPLY[@]}""#;
     let (fine, text) =
-        says("bash", &["-c", complete], &file).expect("bash, which is part of every system this is built on");
+        says("bash", &["-c", complete], &script).expect("bash, which is part of every system this is built on");
     assert!(fine && text == "doctor\n--json\n", "{text}");
 }
 

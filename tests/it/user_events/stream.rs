@@ -287,7 +287,7 @@ async fn what_is_cut_within_a_batch_is_heard_once_at_most_and_in_order() {
             let cut = async {
                 eventually("replies to two pipelines", async || proxy.replies() > before + 1_000).await;
                 proxy.swallow_and_cut(patience(), how).await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 (published, unknown) = said.batch(&mut events, 1_000) => published > 0 && unknown > 0,
@@ -382,5 +382,9 @@ async fn a_drain_answers_the_batch_at_work_and_publishes_none_after_it() {
     );
     let heard = witness.numbers(&server).await;
     let expected = [1].into_iter().chain((2..=last).flat_map(|number| [number; 100]));
-    assert_eq!(heard, Vec::from_iter(expected), "what was answered, and nothing else");
+    assert_eq!(
+        heard,
+        expected.collect::<Vec<_>>(),
+        "what was answered, and nothing else"
+    );
 }
