@@ -1,9 +1,10 @@
 //! The only place that knows all parts. No logic: it makes them, joins them, and ends them in order.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +12,14 @@ use futures_util::future::OptionFuture;
 use prometheus::Registry;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Instant;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::{Routes, RoutesBuilder};
-use tonic::transport::Server;
-use tonic::transport::server::Router;
-use tonic::transport::server::TcpIncoming;
-use tower::layer::util::Identity;
 
 use crate::cache::{self, Cache};
 use crate::config::{Config, EndpointName, Listen};
+use crate::connections::{Listener, Server};
 use crate::health::{Followed, Monitor};
-use crate::layer::Stack;
 use crate::locks::{self, Locks};
 use crate::orchestrator::{self, Orchestrator};
 use crate::proto::build_logs_server::{BuildLogsServer, SERVICE_NAME as BUILD_LOGS};
@@ -38,9 +34,6 @@ use crate::redis::Endpoint;
 use crate::user_events::{self, Events};
 use crate::{admin, build_logs, content_tracker, layer, proto, redis};
 
-/// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
 /// What a unary call gets that brings no deadline, where its pattern has no endpoint: it is refused at once anyway.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -50,9 +43,6 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a gateway could not serve, or not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The gRPC server broke.
-    #[error("grpc server: {0}")]
-    Grpc(#[from] tonic::transport::Error),
     /// Reflection could not be made from the descriptors.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -63,39 +53,8 @@ pub enum Error {
 
 /// Where a gateway listens: bound before it runs, so that a port that is taken is told at once and tests can ask for any.
 pub struct Listeners {
-    grpc: Grpc,
+    grpc: Listener,
     admin: TcpListener,
-}
-
-/// The layers as the server holds them.
-type Layers = tower::layer::util::Stack<Stack, Identity>;
-
-enum Grpc {
-    Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
-}
-
-impl Grpc {
-    async fn serve(self, grpc: Router<Layers>, drained: CancellationToken) -> Result<(), tonic::transport::Error> {
-        let drained = drained.cancelled_owned();
-        match self {
-            Grpc::Tcp(listener) => {
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                grpc.serve_with_incoming_shutdown(incoming, drained).await
-            }
-            Grpc::Unix(listener, _) => {
-                grpc.serve_with_incoming_shutdown(UnixListenerStream::new(listener), drained)
-                    .await
-            }
-        }
-    }
-
-    fn path(&self) -> Option<PathBuf> {
-        match self {
-            Grpc::Tcp(_) => None,
-            Grpc::Unix(_, path) => Some(path.clone()),
-        }
-    }
 }
 
 impl Listeners {
@@ -103,11 +62,16 @@ impl Listeners {
     pub async fn bind(config: &Config) -> io::Result<Self> {
         let named = |what: &dyn std::fmt::Display, e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
         let grpc = match &config.grpc.listen {
-            Listen::Tcp(addr) => Grpc::Tcp(TcpListener::bind(addr).await.map_err(|e| named(addr, e))?),
+            Listen::Tcp(addr) => Listener::Tcp(TcpListener::bind(addr).await.map_err(|e| named(addr, e))?),
             Listen::Unix(path) => {
                 remove_stale(path).await.map_err(|e| named(&path.display(), e))?;
                 let listener = UnixListener::bind(path).map_err(|e| named(&path.display(), e))?;
-                Grpc::Unix(listener, path.clone())
+                // Until then nobody but the owner can connect, as files are made by default.
+                let mode = Permissions::from_mode(config.grpc.socket_mode);
+                tokio::fs::set_permissions(path, mode)
+                    .await
+                    .map_err(|e| named(&path.display(), e))?;
+                Listener::Unix(listener, path.clone())
             }
         };
         let admin = config.admin.listen;
@@ -119,10 +83,7 @@ impl Listeners {
 
     /// Where gRPC listens, unless on a Unix socket.
     pub fn grpc_addr(&self) -> Option<SocketAddr> {
-        match &self.grpc {
-            Grpc::Tcp(listener) => listener.local_addr().ok(),
-            Grpc::Unix(..) => None,
-        }
+        self.grpc.addr()
     }
 
     /// Where the admin server listens.
@@ -180,10 +141,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
             .map_or(DEFAULT_TIMEOUT, |endpoint| endpoint.command_timeout())
     };
     let stack = layer::stack(&config.limits, &config.telemetry, timeout, draining.clone(), &registry);
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .layer(stack)
-        .add_routes(services.routes());
+    let server = Server::new(services.routes(), stack, &config.grpc, draining.clone());
     let stop = CancellationToken::new();
     let missing = health.missing();
     let watched = admin::Watched {
@@ -193,27 +151,18 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     };
     let admin = tokio::spawn(admin::serve(listeners.admin, watched, stop.clone().cancelled_owned()));
     let socket = listeners.grpc.path();
-    let mut grpc = tokio::spawn(listeners.grpc.serve(router, draining.clone()));
-    tokio::select! {
-        () = shutdown => {}
-        ended = &mut grpc => {
-            stop.cancel();
-            return flatten(ended);
-        }
-    }
+    let mut grpc = tokio::spawn(server.run(listeners.grpc));
+    shutdown.await;
 
     tracing::info!("draining");
     health.shut_down().await;
     tokio::time::sleep(config.drain.delay).await;
     draining.cancel();
     let deadline = Instant::now() + config.drain.timeout;
-    let served = if let Ok(ended) = tokio::time::timeout_at(deadline, &mut grpc).await {
-        flatten(ended)
-    } else {
+    if tokio::time::timeout_at(deadline, &mut grpc).await.is_err() {
         tracing::warn!(timeout = ?config.drain.timeout, "calls were still in flight at the end of the drain");
         grpc.abort();
-        Ok(())
-    };
+    }
     running.settled(deadline).await;
     settle(&endpoints, deadline).await;
     if let Some(path) = socket {
@@ -228,7 +177,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
             .map_err(Error::Admin)?;
     }
     tracing::info!("drained");
-    served
+    Ok(())
 }
 
 /// The patterns that keep something going which must come to its end.
@@ -349,13 +298,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-}
-
-fn flatten(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> Result<(), Error> {
-    match ended {
-        Ok(result) => Ok(result?),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 /// Removes a socket that nobody listens on; one that is listened on stays, and binding it fails.

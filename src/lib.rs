@@ -19,6 +19,7 @@ pub mod build_logs;
 pub mod cache;
 pub mod commands;
 pub mod config;
+pub mod connections;
 pub mod content_tracker;
 pub mod deadline;
 pub mod embedded;

@@ -151,9 +151,9 @@ pub fn overloaded(method: &'static Method) -> Status {
     OVERLOADED.status(message, None, method, None)
 }
 
-/// The gateway is about to end, and the stream or the wait with it.
+/// The gateway is about to end, or the connection by its age, and the stream or the wait with it.
 pub fn draining(method: &'static Method) -> Status {
-    let message = "this gateway is about to end, ask again elsewhere";
+    let message = "this connection is about to end, ask again on another one";
     DRAINING.status(message, None, method, None)
 }
 

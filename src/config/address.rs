@@ -58,6 +58,29 @@ impl Form for Socket {
     }
 }
 
+/// The mode of a file that its owner can read and write.
+pub(super) struct FileMode;
+
+impl Form for FileMode {
+    type Value = u32;
+
+    fn name(&self) -> &'static str {
+        "MODE"
+    }
+
+    fn want(&self) -> String {
+        "0600 to 0777, octal".into()
+    }
+
+    fn parse(&self, text: &str) -> Result<u32, String> {
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| octal && (0o600..=0o777).contains(mode))
+            .ok_or_else(|| format!("{text:?} is no mode of a socket: {}, such as 0660", self.want()))
+    }
+}
+
 /// A path to a file that can be read now.
 pub(super) struct ReadableFile;
 

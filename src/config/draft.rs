@@ -64,6 +64,9 @@ impl Draft {
             config: Config {
                 grpc: Grpc {
                     listen: Listen::Tcp(nowhere),
+                    socket_mode: 0,
+                    max_connection_age: None,
+                    max_connection_age_grace: Duration::ZERO,
                 },
                 admin: Admin { listen: nowhere },
                 endpoints: Endpoints::default(),

@@ -72,6 +72,14 @@ pub enum Listen {
 pub struct Grpc {
     /// Default 127.0.0.1:50051.
     pub listen: Listen,
+    /// The mode of a Unix socket: whoever may write to it may call. Default 0660, the owner and the group.
+    pub socket_mode: u32,
+    /// Age at which a TCP connection is ended, a tenth more or less, so that its caller finds gateways that were added. Too low
+    /// costs connections and moves streams, too high leaves added gateways idle. None: never. Default 30 min.
+    pub max_connection_age: Option<Duration>,
+    /// For calls in flight to end then, before they are cut. Too low cuts calls that wait, too high keeps old connections for
+    /// callers that do not end them. Default 1 h, the longest wait of a unary call.
+    pub max_connection_age_grace: Duration,
 }
 
 /// Where operators look.

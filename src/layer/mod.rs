@@ -50,6 +50,17 @@ pub struct Stack {
     most: usize,
 }
 
+impl Stack {
+    /// The same layers for calls whose streams end when `drain` is cancelled.
+    #[must_use]
+    pub fn until(&self, drain: CancellationToken) -> Self {
+        Stack {
+            drain: Arc::new(drain),
+            ..self.clone()
+        }
+    }
+}
+
 /// Makes the layers. `timeout` says what a unary call of a pattern gets that brings no deadline; `drain`, once cancelled, ends
 /// every stream.
 ///

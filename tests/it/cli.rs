@@ -16,7 +16,7 @@ pub(crate) fn gateway() -> Command {
     command
 }
 
-fn run(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = gateway().args(args).output().unwrap();
     (
         status.code(),

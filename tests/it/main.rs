@@ -4,6 +4,7 @@ mod build_logs;
 mod cache;
 mod cli;
 mod commands;
+mod connections;
 mod content_tracker;
 mod embedded;
 mod harness;

@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use super::{
     EndpointName, LogFormat,
-    address::{AnyPath, Host, ListenAddress, NodeAddress, ReadableFile, ServerAddress, Socket, TcpAddress, Url},
+    address::{
+        AnyPath, FileMode, Host, ListenAddress, NodeAddress, ReadableFile, ServerAddress, Socket, TcpAddress, Url,
+    },
     draft::{Draft, EndpointDraft, Ready},
     form::{Beginning, Bool, Bytes, Choice, Form, LogFilter, Ratio, Span, Text, Whole},
     setting::{Setting, many, one, secret},
@@ -53,6 +55,14 @@ fn gateway() -> Vec<Setting> {
     vec![
         one("grpc.listen", "127.0.0.1:50051", ListenAddress, "where callers connect",
             |d, v| d.config.grpc.listen = v),
+        one("grpc.socket_mode", "0660", FileMode, "mode of a Unix socket: whoever may write to it may call",
+            |d, v| d.config.grpc.socket_mode = v),
+        one("grpc.max_connection_age", "30m", Span(Duration::ZERO..=24 * HOUR),
+            "age, a tenth more or less, at which a TCP connection ends, so that callers find added gateways; 0s: never",
+            |d, v| d.config.grpc.max_connection_age = (!v.is_zero()).then_some(v)),
+        one("grpc.max_connection_age_grace", "1h", Span(Duration::ZERO..=24 * HOUR),
+            "for calls in flight to end then; after it they are cut",
+            |d, v| d.config.grpc.max_connection_age_grace = v),
         one("admin.listen", "127.0.0.1:9102", TcpAddress, "where operators look: metrics, liveness, readiness",
             |d, v| d.config.admin.listen = v),
         many("readiness", "none", Choice(READY),

@@ -13,6 +13,9 @@ pub(crate) fn config() -> Config {
     Config {
         grpc: Grpc {
             listen: Listen::Tcp(any_port),
+            socket_mode: 0o660,
+            max_connection_age: Some(Duration::from_mins(30)),
+            max_connection_age_grace: Duration::from_hours(1),
         },
         admin: Admin { listen: any_port },
         endpoints: Endpoints::default(),
