@@ -1,5 +1,7 @@
 //! Connections of callers, each from its accept to its end: by its age, by the drain, or by its caller.
 
+mod late;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tower::Layer as _;
 
+use self::late::Looked;
 use crate::config;
 use crate::layer::Stack;
 
@@ -127,7 +130,7 @@ impl Server {
             .keep_alive_interval(KEEPALIVE)
             // The layers say how many are too many, of all connections together.
             .max_concurrent_streams(None);
-        let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let served = builder.serve_connection(TokioIo::new(Looked::at(stream)), TowerToHyperService::new(service));
         async move {
             let mut served = pin!(served);
             let aged = tokio::select! {

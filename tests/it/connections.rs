@@ -2,12 +2,15 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
+use prost::Message;
 use redis_gateway::proto::{
     AcquireRequest, AcquireResponse, TailRequest, build_logs_client::BuildLogsClient, locks_client::LocksClient,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     task::JoinSet,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
 
@@ -159,4 +162,95 @@ async fn a_socket_can_be_called_by_whom_its_mode_says() {
         err.contains("--grpc-socket-mode: \"0400\" is no mode of a socket: 0600 to 0777"),
         "{err}"
     );
+}
+
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The next frame: its type, its flags, its stream and what it brings. None at the end of the connection.
+async fn next_frame(connection: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    timeout(patience(), connection.read_exact(&mut head))
+        .await
+        .expect("a frame")
+        .ok()?;
+    let [a, b, c, kind, flags, stream @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    connection.read_exact(&mut payload).await.ok()?;
+    Some((kind, flags, u32::from_be_bytes(stream), payload))
+}
+
+/// A call, in the frames of a client.
+fn call(stream: u32, path: &str, message: &impl Message) -> Vec<u8> {
+    // POST and http are the static table's; the names of the others stand in it or follow.
+    let mut fields = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    fields.extend(path.bytes());
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
+        for text in [name, value] {
+            if text == name {
+                fields.push(0);
+            }
+            fields.push(u8::try_from(text.len()).unwrap());
+            fields.extend(text.bytes());
+        }
+    }
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let body = [&[0], length.as_slice(), &message].concat();
+    [frame(1, 4, stream, &fields), frame(0, 1, stream, &body)].concat()
+}
+
+/// As clients do that have begun a call when they hear of the end: it goes unheard, and costs no other call anything.
+#[tokio::test]
+async fn a_call_that_comes_too_late_ends_no_other() {
+    let server = RedisServer::new().start().await;
+    let gateway = gateway(&server, Duration::from_millis(300), Duration::from_hours(1)).await;
+    let () = server.run(&["SET", "lock:busy", "another"]).await;
+    let mut connection = TcpStream::connect(gateway.grpc()).await.unwrap();
+    let request = AcquireRequest {
+        name: "busy".into(),
+        ttl_ms: 1_000,
+        wait_ms: i64::try_from(patience().as_millis()).unwrap(),
+        ..AcquireRequest::default()
+    };
+    let path = "/redisgateway.v1.Locks/Acquire";
+    let begin = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        call(1, path, &request),
+    ];
+    connection.write_all(&begin.concat()).await.unwrap();
+    loop {
+        match next_frame(&mut connection).await.expect("a connection that stands") {
+            (PING, 0, 0, payload) => {
+                let late = [
+                    frame(PING, 1, 0, &payload),
+                    call(3, path, &request),
+                    frame(WINDOW_UPDATE, 0, 3, &[0, 0, 0, 5]),
+                ];
+                connection.write_all(&late.concat()).await.unwrap();
+            }
+            (GOAWAY, _, _, payload) if payload[..4] == 1_u32.to_be_bytes() => break,
+            _ => {}
+        }
+    }
+    let () = server.run(&["DEL", "lock:busy"]).await;
+    let () = server.run(&["LPUSH", "lock-signal:busy", "1"]).await;
+    let mut answered = false;
+    while let Some((kind, _, stream, payload)) = next_frame(&mut connection).await {
+        assert!(
+            kind != GOAWAY || payload[4..8] == [0; 4],
+            "the connection failed: {payload:?}"
+        );
+        answered |= kind == 0 && stream == 1 && !payload.is_empty();
+    }
+    assert!(answered, "the call was cut");
+    gateway.stop().await;
 }
