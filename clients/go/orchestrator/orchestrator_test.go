@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -161,6 +162,33 @@ func TestAWatchComesBackAndTellsTheDifference(t *testing.T) {
 		// It stood before the watch was back, perhaps.
 		if got != "gap" {
 			t.Fatalf("%q", got)
+		}
+	}
+}
+
+func TestAWatchThatBeginsWhileKeysAreSetHearsOfNoneThatItIsGone(t *testing.T) {
+	s := stand.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	client := orchestrator.NewClient(s.Conn)
+	var setting sync.WaitGroup
+	setting.Add(1)
+	go func() {
+		defer setting.Done()
+		for n := 0; ctx.Err() == nil; n++ {
+			_ = client.Create(ctx, fmt.Sprintf("building/%d", n), []byte("a"), 0)
+		}
+	}()
+	defer setting.Wait()
+	defer cancel()
+	for range 20 {
+		for event, err := range client.Watch(ctx, "building/", orchestrator.WatchOptions{}) {
+			check(t, err)
+			if event.Kind == orchestrator.Delete {
+				t.Fatalf("%s was not deleted", event.Key)
+			}
+			if event.Kind == orchestrator.Synced {
+				break
+			}
 		}
 	}
 }

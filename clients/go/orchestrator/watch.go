@@ -192,6 +192,10 @@ func (w *watch) differs(event Event) bool {
 
 func (w *watch) stands(kind Kind, entry *pb.OrchestratorEntry) bool {
 	w.known[entry.Key] = entry.Value
+	if w.found != nil {
+		// It was set while what is there was being told.
+		w.found[entry.Key] = entry.Value
+	}
 	return w.tell(Event{Kind: kind, Key: entry.Key, Value: entry.Value})
 }
 

@@ -93,20 +93,30 @@ class Watch:
         try:
             if self._stopped.is_set():
                 self._stream.cancel()
-            snapshot: dict[str, str] = {}
+            # What is there, until all of it is told. It may change meanwhile, which is told too.
+            there: dict[str, str] | None = {}
             for answer in self._stream:
                 kind = answer.WhichOneof("event")
-                if kind == "entry":
-                    snapshot[answer.entry.key] = _text(answer.entry.value)
-                elif kind == "synced":
-                    self._make_up(snapshot)
-                    self._stands.set()
-                elif kind == "expire":
+                if kind == "expire":
+                    if there is not None:
+                        there.pop(answer.expire.key, None)
                     if self._tell(KeyEvent.EXPIRE, answer.expire.key, _text(answer.expire.value)):
                         acknowledge = pb.OrchestratorWatchAcknowledge(ack_id=answer.expire.ack_id)
                         requests.put(pb.OrchestratorWatchRequest(acknowledge=acknowledge))
-                else:
+                elif there is None:
                     self._take(kind, answer)
+                elif kind == "synced":
+                    self._make_up(there)
+                    there = None
+                    self._stands.set()
+                elif kind in ("entry", "create", "set"):
+                    entry = getattr(answer, kind)
+                    there[entry.key] = _text(entry.value)
+                elif kind == "delete":
+                    there.pop(answer.delete.key, None)
+                    if answer.delete.expired:
+                        # As in `_take`.
+                        self._known.pop(answer.delete.key, None)
         finally:
             requests.put(None)
 
