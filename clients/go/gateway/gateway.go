@@ -22,7 +22,8 @@ const DefaultTimeout = 10 * time.Second
 // maxAnswer is the largest answer that is read, in bytes: a direct client may have stored values beyond gRPC's default of 4 MiB.
 const maxAnswer = 64 << 20
 
-// Once makes a call that is not repeated, even where the proto allows it: for whom an answer at once is worth more.
+// Once makes a call that is not repeated, even where the proto allows it: for whom an answer at once is worth more. A gateway that
+// drains has not made it, and the next one is asked.
 var Once grpc.CallOption = once{}
 
 type once struct{ grpc.EmptyCallOption }
@@ -76,7 +77,8 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, optio
 			return nil
 		}
 		failed := failure(method, err, to.Addr != nil)
-		if !repeat || !failed.Transient() || !backoff.Wait(ctx, failed.RetryAfter) {
+		// Whom a gateway that ends sends away is better served by the next one, whatever it would fall back to.
+		if !(repeat || failed.Reason == ErrDraining) || !failed.Transient() || !backoff.Wait(ctx, failed.RetryAfter) {
 			return failed
 		}
 	}

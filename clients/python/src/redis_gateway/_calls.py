@@ -87,7 +87,9 @@ class _Attempts:
         """Seconds until the next attempt; raises if there may be none, or no time is left for it."""
         failure = from_rpc(error, self._method.safe)
         pause = max(failure.retry_after, next(self._pauses))
-        if not (self._method.safe and isinstance(failure, Unavailable)) or pause >= self.left():
+        # Who is sent away by a gateway that ends is better served by the next one, whatever it would fall back to.
+        again = failure.reason == "DRAINING" or (self._method.safe and isinstance(failure, Unavailable))
+        if not again or pause >= self.left():
             raise failure from error
         return pause
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -129,7 +130,19 @@ class UserEventListener:
         self._stream.cancel()
 
     def _open(self) -> Stream[pb.ListenResponse]:
-        """Subscribes, and waits until this is confirmed."""
+        """Subscribes, and waits until this is confirmed; again, where a gateway or a connection that ends sends it on."""
+        give_up = time.monotonic() + _OPEN_TIMEOUT
+        waits = pauses()
+        while True:
+            pause = next(waits)
+            try:
+                return self._open_once()
+            except GatewayError as error:
+                if error.reason != "DRAINING" or time.monotonic() + pause >= give_up:
+                    raise
+            time.sleep(pause)
+
+    def _open_once(self) -> Stream[pb.ListenResponse]:
         # What a client's stubs really answer.
         stream = self._stream = cast(Stream[pb.ListenResponse], self._events.Listen(self._request))
         if self._stopped.is_set():
