@@ -40,6 +40,13 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Server:
     """A redis-server in a folder, on a Unix socket."""
 
@@ -72,33 +79,48 @@ class Server:
 
 
 class Gateway:
-    """A gateway process on a Unix socket, before one redis-server for all endpoints."""
+    """A gateway process on a Unix socket, or where `listen` says, before one redis-server for all endpoints."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path, server: Server, listen: str = "", *settings: str) -> None:
         self.folder = folder
+        self.binary = Path(os.environ.get("REDIS_GATEWAY_BIN", ROOT / "target/debug/redis-gateway"))
         endpoints = [f"  {name}: {{socket: {server.socket}}}" for name in ENDPOINTS]
         (folder / "gateway.yaml").write_text("\n".join(["endpoints:", *endpoints, ""]))
-        self.target = f"unix:{folder}/gateway.sock"
+        self.target = listen or f"unix:{folder}/gateway.sock"
+        self._settings = settings
         self.start()
 
     def start(self, *settings: str) -> None:
-        path = Path(os.environ.get("REDIS_GATEWAY_BIN", ROOT / "target/debug/redis-gateway"))
-        assert path.exists(), f"no gateway at {path}: cargo build, or set REDIS_GATEWAY_BIN"
+        assert self.binary.exists(), f"no gateway at {self.binary}: cargo build, or set REDIS_GATEWAY_BIN"
         args = ["--config", str(self.folder / "gateway.yaml"), "--grpc-listen", self.target, "--admin-listen", "127.0.0.1:0"]
         # Variables of its prefix would be settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_GATEWAY_")}
         with (self.folder / "gateway.log").open("a") as log:
-            self.process = subprocess.Popen([path, *args, *settings], stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                [self.binary, *args, *self._settings, *settings], stdout=log, stderr=log, env=environment
+            )
         eventually(self._listens, "the gateway listens")
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
+    def drain(self) -> float:
+        """Ends it by SIGTERM; how many seconds it took."""
+        began = time.monotonic()
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 0, (self.folder / "gateway.log").read_text()
+        return time.monotonic() - began
+
     def _listens(self) -> bool:
         assert self.process.poll() is None, (self.folder / "gateway.log").read_text()
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(self.target.removeprefix("unix:")) == 0
+        path = self.target.removeprefix("unix:")
+        if path != self.target:
+            with socket.socket(socket.AF_UNIX) as probe:
+                return probe.connect_ex(path) == 0
+        host, _, port = self.target.rpartition(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
 
 
 @pytest.fixture

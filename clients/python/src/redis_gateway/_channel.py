@@ -69,8 +69,8 @@ class Connection:
 
     def _connect(self) -> Any:
         options = list(_OPTIONS)
-        if self._target.startswith("unix:"):
-            # grpcio would name the socket's path as the authority, percent-encoded, which HTTP/2 servers in Rust refuse.
+        if self._target.startswith(("unix:", "ipv4:", "ipv6:")):
+            # grpcio would name the path, or the addresses, as the authority, percent-encoded, which servers in Rust refuse.
             options.append(("grpc.default_authority", "localhost"))
         module: Any = grpc.aio if self._asyncio else grpc
         if not self._asyncio:
