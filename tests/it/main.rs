@@ -13,6 +13,7 @@ mod locks;
 mod orchestrator;
 mod pull_metrics;
 mod redis_faults;
+mod releases;
 mod replay;
 mod rpc_faults;
 mod soak;
