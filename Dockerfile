@@ -12,7 +12,7 @@ RUN cargo static \
  && install -D -m 0644 -t /out/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="redis-gateway" \
       org.opencontainers.image.description="A gRPC service in front of every Redis pattern of a container registry" \

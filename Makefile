@@ -4,8 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test page lint lint-rust lint-proto lint-python lint-go lint-image deny chart image rust-tests go-client-tests quickstart \
-  soak bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint python-client-tests \
-  mixed-tests packages monitoring
+  soak rolling releases bench python-stubs go-client-stubs go-peers python-client-stubs python-client-stubs-check python-client-lint \
+  python-client-tests mixed-tests packages monitoring
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -104,7 +104,19 @@ soak: python-stubs go-peers $(CLIENT_VENV)/installed ## Runs the long proofs who
 	@.ci/need cargo cc redis-server
 	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
 	REDISGATEWAY_SOAK=1 REDIS_GATEWAY_BIN=$(CURDIR)/target/release/redis-gateway \
-	  $(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_gunicorn.py
+	  $(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_gunicorn.py clients/python/tests/test_rolling.py
+	REDISGATEWAY_SOAK=1 $(MAKE) --no-print-directory releases
+
+rolling: $(CLIENT_VENV)/installed ## Restarts three gateways in turn below callers of all patterns
+	@.ci/need cargo cc redis-server
+	cargo build --quiet --locked
+	$(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_rolling.py
+
+releases: $(CLIENT_VENV)/installed ## The same, from the release before to this one and back
+	@.ci/need cargo cc redis-server
+	@if ! .ci/previous; then echo "not run: releases (the release before cannot be built from here)"; else set -x; \
+	cargo build --quiet --locked; REDISGATEWAY_TEST_PREVIOUS=target/previous/redis-gateway \
+	  $(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_rolling.py; fi
 
 bench: python-stubs ## Measures the gateway against a bare RPC and Redis itself, and what calls and streams cost it
 	@.ci/need cargo cc redis-server redis-benchmark h2load
