@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from grpc_health.v1 import health_pb2
 
 from redis_gateway import Client, shared
 
@@ -21,6 +22,7 @@ pytest.register_assert_rewrite(f"{__package__}.recording")
 
 ROOT = Path(__file__).resolve().parents[3]
 ENDPOINTS = ("build_logs", "user_events", "pull_metrics", "cache", "orchestrator")
+SERVICES = ("BuildLogs", "UserEvents", "PullMetrics", "Cache", "ContentTracker", "Orchestrator", "Locks")
 PATIENCE = float(os.environ.get("REDISGATEWAY_TEST_PATIENCE", "30"))  # seconds
 
 
@@ -100,6 +102,13 @@ class Gateway:
                 [self.binary, *args, *self._settings, *settings], stdout=log, stderr=log, env=environment
             )
         eventually(self._listens, "the gateway listens")
+
+    def serving(self) -> None:
+        """Waits until it has reached its Redis for each pattern."""
+        requests = [health_pb2.HealthCheckRequest(service=f"redisgateway.v1.{service}") for service in SERVICES]
+        serving = health_pb2.HealthCheckResponse.SERVING
+        with Client(self.target) as client:
+            eventually(lambda: all(client.health.Check(request).status == serving for request in requests), "all is served")
 
     def kill(self) -> None:
         self.process.kill()

@@ -16,6 +16,7 @@ CALLS = 2_000
 
 def test_no_call_notices_the_end_of_its_connection(folder: Path, server: Server) -> None:
     gateway = Gateway(folder, server, f"127.0.0.1:{unused_port()}", "--grpc-max-connection-age=200ms")
+    gateway.serving()
     lines, publisher = [Lines(gateway.target) for _ in range(4)], Publisher(gateway.target)
     tail, listener = Tail(gateway.target, lines[0].build), Listener(gateway.target, publisher)
     calling: list[Caller] = [*lines, Batches(gateway.target), Pulls(gateway.target), publisher]

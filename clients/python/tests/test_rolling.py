@@ -35,6 +35,7 @@ def gateways(folder: Path, server: Server) -> Iterator[list[Gateway]]:
         (own := folder / str(number)).mkdir()
         gateway = Gateway(own, server, f"127.0.0.1:{unused_port()}", *PATIENT)
         gateways.append(gateway)
+        gateway.serving()
     yield gateways
     for gateway in gateways:
         gateway.kill()
@@ -60,6 +61,7 @@ def test_restarts_in_turn_lose_nothing(server: Server, gateways: list[Gateway], 
             gateway.drain()
             gateway.binary = releases[0]
             gateway.start()
+            gateway.serving()
 
     lines, batches = Lines(targets[0]), Batches(targets[1])
     tails = [Tail(targets[2], build) for build in (lines.build, batches.build)]
