@@ -110,7 +110,7 @@ impl Frames {
             at += taken;
             // What was read before cannot be changed any more: a header that came in two parts just then goes on as it is.
             if self.have == wanted && self.is_late() && at >= HEADER - TYPE {
-                bytes[at - HEADER + TYPE] = UNKNOWN;
+                bytes[at - (HEADER - TYPE)] = UNKNOWN;
             }
         }
     }

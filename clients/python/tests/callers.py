@@ -1,6 +1,7 @@
 """Callers who go on while gateways come and go, and judge what they got against what stands in Redis.
 
-A failure that reaches a caller is one, unless it says that the outcome is unknown: that is counted, and judged.
+A failure that reaches a caller is one, unless it says that the outcome is unknown, or that nothing was done: those are counted,
+and judged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Caller(ABC):
         self.target = target
         self.config = {"gateway": target}
         self.done = 0
-        self.unknown = 0
+        self.missed = 0
         self.failures: list[str] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
@@ -49,15 +50,17 @@ class Caller(ABC):
         assert not self._thread.is_alive(), self
 
     def __str__(self) -> str:
-        return f"{type(self).__name__:12} {self.done:6} steps, {self.unknown} unknown, {len(self.failures)} failed"
+        return f"{type(self).__name__:12} {self.done:6} steps, {self.missed} missed, {len(self.failures)} failed"
 
     def _run(self) -> None:
         while not self._ended.wait(PAUSE):
             try:
                 self.step()
             except Exception as error:
-                if isinstance(error, OutcomeUnknown) or isinstance(error.__cause__, OutcomeUnknown):
-                    self.unknown += 1
+                if isinstance(error, (OutcomeUnknown, Unavailable)) or isinstance(
+                    error.__cause__, (OutcomeUnknown, Unavailable)
+                ):
+                    self.missed += 1
                 else:
                     self.failures.append(f"{type(error).__name__}: {error}")
             else:
@@ -92,7 +95,7 @@ class Lines(Caller):
         # Each at most once, in their order; and each that was acknowledged.
         assert found == sorted(set(found))
         assert set(self._acknowledged) <= set(found)
-        assert len(found) <= len(self._acknowledged) + self.unknown
+        assert len(found) <= len(self._acknowledged) + self.missed
 
 
 class Batches(Caller):
@@ -177,8 +180,8 @@ class Pulls(Caller):
         counts = self._background.counts
         assert counts.failed == counts.dropped == 0, counts
         self.least = self.done + counts.stood
-        self.most = self.least + self.unknown + counts.unknown
-        self.unknown += counts.unknown
+        self.most = self.least + self.missed + counts.unknown
+        self.missed += counts.unknown
 
     def judge(self, server: Server) -> None:
         """With those of others, by the one who flushes."""
@@ -230,7 +233,7 @@ class Cache(Caller):
         assert [self._cache.retrieve(key, load) for _ in range(2)] == [number, number]
         if len(loads) > 1:
             # It does without a gateway that does not answer.
-            self.unknown += 1
+            self.missed += 1
         elif number % 2:
             self._kept[key.key] = number
         else:
@@ -239,7 +242,7 @@ class Cache(Caller):
 
     def judge(self, server: Server) -> None:
         direct = server.direct()
-        assert self.unknown * 10 < self.done
+        assert self.missed * 10 < self.done
         assert {key: int(direct.get(key) or -1) for key in self._kept} == self._kept
         assert not any(direct.exists(key) for key in self._gone)
 
@@ -255,14 +258,17 @@ class Marks(Caller):
 
     def step(self) -> None:
         user = self.done + len(self.failures) + 1
-        assert self._tracker.mark_permission_revoked(user, self._namespace, "simple")
+        revoked = self._tracker.mark_permission_revoked(user, self._namespace, "simple")
         marked = self._tracker.mark_repo_modified(self._namespace, "simple")
-        assert marked is not None
+        if revoked is None or marked is None:
+            # It logs what it misses.
+            self.missed += 1
+            return
         self._last = marked
         assert self._tracker.should_block_read_access(user, self._namespace, "simple")
 
     def judge(self, server: Server) -> None:
-        assert float(server.direct().get(f"quay:repo_content_tracker:repo_modified:{self._namespace}:simple")) == self._last
+        assert float(server.direct().get(f"quay:repo_content_tracker:repo_modified:{self._namespace}:simple")) >= self._last
 
 
 def entries(server: Server, build: str) -> list[bytes]:

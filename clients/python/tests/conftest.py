@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,25 @@ def unused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+class Machine:
+    """How late a thread is run that does nothing: what no client can help."""
+
+    def __init__(self) -> None:
+        self.late = 0.0
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def end(self) -> float:
+        self._ended.set()
+        return self.late
+
+    def _watch(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(0.05):
+            self.late = max(self.late, time.monotonic() - began - 0.05)
+            began = time.monotonic()
 
 
 class Server:

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, Gateway, eventually
+from .conftest import ROOT, Gateway, Machine, eventually
 
 SOAK = bool(os.environ.get("REDISGATEWAY_SOAK"))
 WORKERS, GREENLETS, KILLS = (8, 50, 10) if SOAK else (2, 20, 2)
@@ -78,25 +77,6 @@ class Service:
     def _listens(self) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         return self._socket.exists()
-
-
-class Machine:
-    """How late a thread is run that does nothing: what no client can help."""
-
-    def __init__(self) -> None:
-        self.late = 0.0
-        self._ended = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def end(self) -> float:
-        self._ended.set()
-        return self.late
-
-    def _watch(self) -> None:
-        began = time.monotonic()
-        while not self._ended.wait(0.05):
-            self.late = max(self.late, time.monotonic() - began - 0.05)
-            began = time.monotonic()
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ class Listener(Caller):
         self._publisher = publisher
         self._listener = UserEventListener(self.config, publisher.user, ["docker-cli"], tell_gaps=True)
         self._heard: list[int | None] = []
-        self.missed = 0
+        self.unheard = 0
 
     def end(self) -> None:
         super().end()
@@ -154,7 +154,7 @@ class Listener(Caller):
                 continue
             missed = [n for n in self._publisher.published if last < n < number]
             assert told or not missed, missed
-            self.missed += len(missed)
+            self.unheard += len(missed)
             last, told = number, False
 
 
