@@ -1,5 +1,5 @@
 //! Streams that come too late: a client may begin one in the moment in which it confirms that the connection is about to end. h2 passes
-//! over such a stream's HEADERS, as it should, and takes the WINDOW_UPDATE that follows for one of a stream that nobody has begun, which
+//! over such a stream's HEADERS, as it should, and takes the `WINDOW_UPDATE` that follows for one of a stream that nobody has begun, which
 //! ends the connection at once, with all calls that were to come to their end. Here that frame becomes one of a type that nobody knows,
 //! which HTTP/2 passes over.
 
@@ -13,8 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const PREFACE: usize = 24;
 /// A frame's header: three bytes of length, type, flags, four bytes of stream.
 const HEADER: usize = 9;
-/// Where its type is.
+/// Where its type, its flags and its stream begin.
 const TYPE: usize = 3;
+const FLAGS: usize = 4;
+const STREAM: usize = 5;
 const HEADERS: u8 = 1;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
@@ -117,14 +119,14 @@ impl Frames {
 
     /// Takes what has come of a frame, once it is enough. Whether the frame is to be passed over.
     fn is_late(&mut self) -> bool {
-        let [a, b, c, kind, flags, i, j, k, l, payload @ ..] = self.head;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        let stream = u32::from_be_bytes([i, j, k, l]) & (u32::MAX >> 1);
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        let (length, kind, flags) = (number(&self.head[..TYPE]) as usize, self.head[TYPE], self.head[FLAGS]);
+        let stream = number(&self.head[STREAM..HEADER]) & (u32::MAX >> 1);
         if kind == PING && length == SHUTDOWN.len() {
             if self.have == HEADER {
                 return false;
             }
-            self.confirmed |= flags & ACK != 0 && payload == SHUTDOWN;
+            self.confirmed |= flags & ACK != 0 && self.head[HEADER..] == SHUTDOWN;
         } else {
             self.skip = length;
         }

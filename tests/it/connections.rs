@@ -1,6 +1,6 @@
 //! Connections that end by their age: each at its own time, with its streams told why, and nothing cut that was going to end.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration};
 
 use prost::Message;
 use redis_gateway::proto::{
@@ -148,13 +148,18 @@ async fn a_socket_can_be_called_by_whom_its_mode_says() {
             ])
             .arg(format!("--grpc-listen=unix:{}", socket.display()))
             .args(given.map(|given| format!("--grpc-socket-mode={given}")));
-        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut command = tokio::process::Command::from(command);
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         eventually("the socket has its mode", async || {
             fs::metadata(&socket).is_ok_and(|found| found.permissions().mode() & 0o777 == mode)
         })
         .await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill().await.unwrap();
     }
     let (code, _, err) = cli::run(&["check", "--grpc-socket-mode=0400"]);
     assert_eq!(code, Some(64));
