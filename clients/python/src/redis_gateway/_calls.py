@@ -48,36 +48,44 @@ class Unary:
         self._timeout = timeout
 
     def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
-        attempts = _Attempts(self._method, self._timeout if timeout is None else timeout)
+        left = timeout = self._timeout if timeout is None else timeout
+        begun, attempts = time.monotonic(), None
         options = traced(options)
         while True:
             try:
-                return self._method.callable()(request, timeout=attempts.left(), **options)
+                return self._method.callable()(request, timeout=left, **options)
             except grpc.RpcError as error:
+                # Only now: most calls need nothing of it.
+                attempts = attempts or _Attempts(self._method, begun + timeout)
                 pause = attempts.after(error)
             time.sleep(pause)
+            left = attempts.left()
 
 
 class AsyncUnary(Unary):
     """The same for asyncio."""
 
     async def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
-        attempts = _Attempts(self._method, self._timeout if timeout is None else timeout)
+        left = timeout = self._timeout if timeout is None else timeout
+        begun, attempts = time.monotonic(), None
         options = traced(options)
         while True:
             try:
-                return await self._method.callable()(request, timeout=attempts.left(), **options)
+                return await self._method.callable()(request, timeout=left, **options)
             except grpc.RpcError as error:
+                # Only now: most calls need nothing of it.
+                attempts = attempts or _Attempts(self._method, begun + timeout)
                 pause = attempts.after(error)
             await asyncio.sleep(pause)
+            left = attempts.left()
 
 
 class _Attempts:
-    """The attempts of one call: how long the next may take, and whether there is one."""
+    """The attempts of one call that has failed once: how long the next may take, and whether there is one."""
 
-    def __init__(self, method: Method, timeout: float) -> None:
+    def __init__(self, method: Method, deadline: float) -> None:
         self._method = method
-        self._deadline = time.monotonic() + timeout
+        self._deadline = deadline
         self._pauses = pauses()
 
     def left(self) -> float:
