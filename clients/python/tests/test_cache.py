@@ -275,6 +275,7 @@ def test_many_wait_once_for_a_gateway_that_hangs(config: dict[str, Any], gateway
     asked = [CacheKey(f"k{n}", "60s") for n in range(2)]
     assert cache.retrieve(KEY, lambda: 1) == 1
     gateway.process.send_signal(signal.SIGSTOP)
+    eventually(lambda: state_of(gateway.process.pid) == "T", "the gateway stops")
     began = time.monotonic()
     assert cache.retrieve_many(asked, lambda key: key.key) == ["k0", "k1"]
     # Asked for by itself, each key would have waited for that long.
