@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from redis_gateway import Client
+from redis_gateway.pulls import PullStream
 from redisgateway.v1 import pull_metrics_pb2 as pb
 from redisgateway.v1 import user_events_pb2 as events_pb
 
@@ -33,6 +35,26 @@ def test_each_pull_is_counted_once(client: Client, server: Server) -> None:
     counts = pulls.counts
     assert (counts.stood, counts.sent, counts.waiting) == (2_500, 2_500, 0)
     assert counted(server) == 2_500
+
+
+def test_pulls_that_follow_a_batch_soon_leave_together(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redis_gateway._batches._APART", 3_600.0)
+    batches: list[int] = []
+
+    class Pulls(PullStream):
+        def _batch(self, number: int, things: Sequence[pb.Pull]) -> pb.StreamPullsRequest:
+            batches.append(len(things))
+            return super()._batch(number, things)
+
+    pulls = Pulls(client.pull_metrics)
+    assert pulls.put(PULL)
+    assert pulls.flush(PATIENCE)
+    for _ in range(3):
+        assert pulls.put(PULL)
+    assert not pulls.flush(0.1)
+    # Whoever ends does not wait for as long.
+    pulls.close(PATIENCE)
+    assert (batches, pulls.counts.stood) == ([1, 3], 4)
 
 
 def test_a_pull_that_breaks_a_rule_costs_no_other(client: Client, server: Server) -> None:

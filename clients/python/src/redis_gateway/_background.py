@@ -76,7 +76,9 @@ class Background(ABC, Generic[T]):
                 self._counts.dropped += 1
                 return False
             self._queue.append(thing)
-            self._changed.notify_all()
+            if len(self._queue) == 1 and not self._in_hand:
+                # Otherwise whoever sends is awake, or is woken by what becomes of what is in hand.
+                self._changed.notify_all()
         return True
 
     @property

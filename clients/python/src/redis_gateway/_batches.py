@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BATCH = 1_000  # the most that a gateway takes
+
+# Seconds between two batches: one costs its caller ten times what a thing in it does, so what comes meanwhile leaves together.
+_APART = 0.05
 
 _UNKNOWN = common_pb2.DEGRADED_REASON_OUTCOME_UNKNOWN
 # Which thing of a batch breaks a rule.
@@ -104,8 +108,10 @@ class BatchStream(Background[T]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: session.over or self._may_go_on(session))
+                self._changed.wait_for(lambda: session.over or self._closing, max(0.0, session.next - time.monotonic()))
                 if session.over or not self._queue:
                     return
+                session.next = time.monotonic() + _APART
                 session.number += 1
                 batch = self._batch(session.number, self._take(self._most_at_once))
             yield batch
@@ -164,8 +170,9 @@ class _Session:
     def __init__(self) -> None:
         # Confirmed by the gateway.
         self.opened = False
-        # The number of the last batch that was sent.
+        # The number of the last batch that was sent, and when the next one may be.
         self.number = 0
+        self.next = 0.0
         # Nothing more is sent on it.
         self.over = False
         # It did what it should, so that the next one need not wait.
