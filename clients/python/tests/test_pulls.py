@@ -177,11 +177,11 @@ def test_a_thread_outlives_what_nobody_thought_of(client: Client, server: Server
     events.put(EVENT)
     stand(1)
     # Calls on such a channel fail, and not with an error of gRPC's.
-    client._connection.channel().close()
+    client._streams.channel().close()
     pulls.put(PULL)
     events.put(EVENT)
     eventually(lambda: caplog.text.count("what was in hand may") >= 2, "both have failed")
-    client._connection.take()
+    client._streams.take()
     pulls.put(PULL)
     events.put(EVENT)
     stand(3)

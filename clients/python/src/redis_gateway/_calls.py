@@ -123,27 +123,31 @@ class AsyncStreaming(Streaming):
 
 
 class Channel:
-    """What a stub takes for its channel. `timeout` is for unary calls that name none, in seconds."""
+    """What a stub takes for its channel: unary calls go by `connection`, streams by `streams`.
+
+    `timeout` is for unary calls that name none, in seconds.
+    """
 
     _unary: type[Unary] = Unary
     _streaming: type[Streaming] = Streaming
 
-    def __init__(self, connection: Connection, safe: frozenset[str], timeout: float) -> None:
+    def __init__(self, connection: Connection, streams: Connection, safe: frozenset[str], timeout: float) -> None:
         self._connection = connection
+        self._streams = streams
         self._safe = safe
         self._timeout = timeout
 
     def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return self._unary(self._method("unary_unary", path, args, kwargs), self._timeout)
+        return self._unary(self._method(self._connection, "unary_unary", path, args, kwargs), self._timeout)
 
     def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return self._streaming(self._method("unary_stream", path, args, kwargs))
+        return self._streaming(self._method(self._streams, "unary_stream", path, args, kwargs))
 
     def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return self._streaming(self._method("stream_stream", path, args, kwargs))
+        return self._streaming(self._method(self._streams, "stream_stream", path, args, kwargs))
 
-    def _method(self, kind: str, path: str, args: Any, kwargs: Any) -> Method:
-        return Method(self._connection, kind, path in self._safe, (path, *args), kwargs)
+    def _method(self, connection: Connection, kind: str, path: str, args: Any, kwargs: Any) -> Method:
+        return Method(connection, kind, path in self._safe, (path, *args), kwargs)
 
 
 class AsyncChannel(Channel):

@@ -24,6 +24,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Otherwise all channels of a process to the same target have one connection between them.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 

@@ -1,4 +1,4 @@
-"""`Client` and `AsyncClient`: the stubs of all services on one channel."""
+"""`Client` and `AsyncClient`: the stubs of all services."""
 
 from __future__ import annotations
 
@@ -77,8 +77,10 @@ class Client:
     ) -> None:
         self.target = target or target_from_environment()
         self._connection = Connection(self.target, credentials, asyncio=False)
+        # The thread that looks after streams would be woken by each call on the same connection.
+        self._streams = Connection(self.target, credentials, asyncio=False)
         # All that a stub needs of its channel.
-        channel = cast(grpc.Channel, Channel(self._connection, _SAFE, timeout))
+        channel = cast(grpc.Channel, Channel(self._connection, self._streams, _SAFE, timeout))
         self.build_logs = build_logs_pb2_grpc.BuildLogsStub(channel)
         self.cache = cache_pb2_grpc.CacheStub(channel)
         self.content_tracker = content_tracker_pb2_grpc.ContentTrackerStub(channel)
@@ -88,18 +90,20 @@ class Client:
         self.user_events = user_events_pb2_grpc.UserEventsStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
         # Never repeated: for callers who have something else to fall back to, and would wait.
-        self.cache_once = cache_pb2_grpc.CacheStub(cast(grpc.Channel, Channel(self._connection, frozenset(), timeout)))
+        once = Channel(self._connection, self._streams, frozenset(), timeout)
+        self.cache_once = cache_pb2_grpc.CacheStub(cast(grpc.Channel, once))
         # What is fired and forgotten leaves by a thread each, which the first one starts.
         self.background_pulls = PullStream(self.pull_metrics)
         self.background_events = EventStream(self.user_events)
 
     def close(self) -> None:
-        """Sends what waits in the background, for 5 s at most and 2 s more for the last answers, and ends the channel and what
-        is open on it. A later call makes another."""
+        """Sends what waits in the background, for 5 s at most and 2 s more for the last answers, and ends the channels and what
+        is open on them. A later call makes another."""
         close_all([self.background_events, self.background_pulls])
-        channel = self._connection.take()
-        if channel is not None:
-            channel.close()
+        for connection in (self._connection, self._streams):
+            channel = connection.take()
+            if channel is not None:
+                channel.close()
 
     def __enter__(self) -> Client:
         return self
@@ -120,7 +124,7 @@ class AsyncClient:
     ) -> None:
         self.target = target or target_from_environment()
         self._connection = Connection(self.target, credentials, asyncio=True)
-        channel: Any = AsyncChannel(self._connection, _SAFE, timeout)
+        channel: Any = AsyncChannel(self._connection, self._connection, _SAFE, timeout)
         self.build_logs = cast("build_logs_pb2_grpc.BuildLogsAsyncStub", build_logs_pb2_grpc.BuildLogsStub(channel))
         self.cache = cast("cache_pb2_grpc.CacheAsyncStub", cache_pb2_grpc.CacheStub(channel))
         self.content_tracker = cast(
@@ -151,7 +155,7 @@ _shared: dict[str, Client] = {}
 
 
 def shared(target: str | None = None) -> Client:
-    """The process's own client of a target: all who ask for it have one channel between them."""
+    """The process's own client of a target: all who ask for it have its connections between them."""
     target = target or target_from_environment()
     # Of two that are made at once one is kept; the other was never connected.
     return _shared.get(target) or _shared.setdefault(target, Client(target))
