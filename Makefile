@@ -24,7 +24,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
 	@exec cargo run --quiet --locked
 
-test: lint rust-tests python-client-tests go-client-tests mixed-tests packages quickstart chart monitoring page ## Runs everything that judges a change
+test: lint rust-tests python-client-tests go-client-tests mixed-tests bench-clients-once packages quickstart chart monitoring page ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
 	@.ci/need cargo cc redis-server
@@ -65,7 +65,7 @@ lint-proto:
 
 lint-python:
 	@if command -v python3 >/dev/null; \
-	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/peers/*.py benches/*.py helm/*.py; \
+	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/peers/*.py benches/*.py benches/clients/*.py helm/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
 lint-image:
@@ -90,8 +90,8 @@ monitoring: ## Judges alerts, dashboard and runbook, by a Prometheus that watche
 
 lint-go:
 	@if ! command -v go >/dev/null; then echo "not run: what judges Go (no go)"; else set -x; \
-	test -z "$$(gofmt -l clients/go examples/go tests/peers/go)"; \
-	for module in clients/go examples/go; do (cd $$module && go vet ./...); done; fi
+	test -z "$$(gofmt -l clients/go examples/go tests/peers/go benches/clients/go)"; \
+	for module in clients/go examples/go benches/clients/go; do (cd $$module && go vet ./...); done; fi
 	@if ! command -v go >/dev/null || ! $(MAKE) --no-print-directory $(BUF); then echo "not run: whether the stubs for Go are current (no go, or no buf)"; \
 	else set -x; rm -rf target/go-stubs; $(BUF) generate --template clients/go/buf.gen.yaml -o target/go-stubs; \
 	diff -r target/go-stubs/redisgateway clients/go/redisgateway; fi
@@ -125,6 +125,21 @@ bench: python-stubs ## Measures the gateway against a bare RPC and Redis itself,
 	cargo build --locked --release --bin redis-gateway --example bare
 	$(PYTHON) benches/compare.py
 	$(PYTHON) benches/costs.py
+
+.PHONY: bench-clients bench-clients-once bench-callers
+bench-clients: bench-callers ## Measures what callers pay, in Python and Go, by the gateway and past it; see docs/clients.md
+	cargo build --locked --release --bin redis-gateway
+	$(CLIENT_VENV)/python -B benches/clients/run.py target/release/redis-gateway
+
+# The figures mean nothing, but what makes them runs.
+bench-clients-once: bench-callers
+	$${REDIS_GATEWAY_BIN+:} cargo build --quiet --locked
+	$(CLIENT_VENV)/python -B benches/clients/run.py --rounds 1 --share 0.02 $${REDIS_GATEWAY_BIN-target/debug/redis-gateway}
+
+bench-callers: $(CLIENT_VENV)/installed
+	@.ci/need cargo cc redis-server
+	@rm -f target/bench/caller
+	@if command -v go >/dev/null; then set -x; cd benches/clients/go && go build -o ../../../target/bench/caller .; fi
 
 image: ## Builds the image with buildah around a static binary, and runs it once
 	@.ci/need cargo cc buildah

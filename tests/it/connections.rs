@@ -95,7 +95,7 @@ async fn connections_end_around_their_age_each_at_its_own_time() {
         last,
         age.mul_f64(1.1) + Duration::from_millis(200),
     );
-    assert!(last - first > age.mul_f64(0.05), "all at once: {ages:?}");
+    assert!(last > first + age.mul_f64(0.05), "all at once: {ages:?}");
     gateway.stop().await;
 }
 
