@@ -223,7 +223,7 @@ class Cache(Caller):
 
     def step(self) -> None:
         number = self.done + len(self.failures)
-        key = CacheKey(f"security_report__{uuid.uuid4().hex}", "300s")
+        key = CacheKey(f"security_report__{uuid.uuid4().hex}", "86400s")
         loads: list[int] = []
 
         def load() -> int:
