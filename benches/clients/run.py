@@ -19,6 +19,8 @@ from pathlib import Path
 import grpc
 import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -118,13 +120,15 @@ class Bench:
     def __init__(self, stack, gateway, rounds, share):
         redis_port, gateway_port = free_port(), free_port()
         start(stack, "redis-server", "--port", redis_port, "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning")
+        # Tries again until Redis is there.
+        self.redis = redis.Redis(port=redis_port, retry=Retry(ConstantBackoff(0.02), 500, (OSError, redis.ConnectionError)))
+        self.redis.ping()
         flags = ["--grpc-listen", f"127.0.0.1:{gateway_port}", "--admin-listen", "127.0.0.1:0", "--telemetry-log-level", "warn"]
         for endpoint in ENDPOINTS:
             flags += [f"--endpoints-{endpoint}-host", "127.0.0.1", f"--endpoints-{endpoint}-port", redis_port]
         self.gateway = start(stack, gateway, *flags)
         target = f"127.0.0.1:{gateway_port}"
         serving(target)
-        self.redis = redis.Redis(port=redis_port)
         self.rounds, self.share = rounds, share
         programs = {"Python": (sys.executable, "-B", HERE / "caller.py")}
         if GO_CALLER.exists():
@@ -205,7 +209,7 @@ def main():
         bench = Bench(stack, args.gateway.resolve(), args.rounds, args.share)
         bench.run()
         stack.close()
-    print(f"The caller by the gateway, with the gateway's own CPU | past it | ratios, below 1 in favour of the gateway.")
+    print("The caller by the gateway, with the gateway's own CPU | past it | ratios, below 1 in favour of the gateway.")
     print(f"Median of {args.rounds} interleaved rounds, {os.cpu_count()} cores.")
     bench.report()
 
