@@ -65,7 +65,7 @@ lint-proto:
 
 lint-python:
 	@if command -v python3 >/dev/null; \
-	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/peers/*.py benches/*.py benches/clients/*.py helm/*.py; \
+	then set -x; PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q -f examples/python/*.py tests/mixed/*.py tests/page/*.py tests/peers/*.py benches/*.py benches/clients/*.py helm/*.py; \
 	else echo "not run: python syntax (no python3)"; fi
 
 lint-image:

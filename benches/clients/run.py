@@ -79,7 +79,13 @@ class Caller:
     def end(self):
         """Ends the process, which may find by then that something was wrong."""
         self.process.stdin.close()
-        if self.process.wait() != 0:
+        try:
+            ended = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            # It waits for what never comes.
+            self.process.kill()
+            ended = self.process.wait()
+        if ended != 0:
             sys.exit(f"{self.name} has failed")
 
 
@@ -165,7 +171,8 @@ class Bench:
             # Neither of the two waits for the other.
             time.sleep(PACE)
             event = json.dumps({"at": time.time_ns()})
-            if self.redis.publish("user/devtable/events/docker-cli", event) != 1:
+            # The one before may still be listening for a moment.
+            if self.redis.publish("user/devtable/events/docker-cli", event) < 1:
                 sys.exit(f"{caller.name} does not listen")
         return caller.answer()
 

@@ -69,8 +69,6 @@ impl Failure {
         match self {
             Failure::Misconfigured(_) => Exit::Misconfigured,
             Failure::Unreachable(_) => Exit::Unreachable,
-            // Who reads the first lines alone, as `head` does, has what they wanted.
-            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
             Failure::Output(_) => Exit::Found,
         }
     }
@@ -105,11 +103,8 @@ pub fn run(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsStri
         _ => look(name, args, load),
     };
     outcome.unwrap_or_else(|failure| {
-        let exit = failure.exit();
-        if exit != Exit::Fine {
-            eprintln!("{failure}");
-        }
-        exit
+        screen::aside(&failure);
+        failure.exit()
     })
 }
 

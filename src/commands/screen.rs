@@ -41,7 +41,7 @@ impl Screen {
     /// Prints what a command found, in one of its two forms.
     pub(super) fn show(&mut self, json: impl FnOnce() -> Value, text: impl Display) -> io::Result<()> {
         if self.json {
-            writeln!(self.out, "{:#}", json())
+            self.text(format_args!("{:#}\n", json()))
         } else {
             self.text(text)
         }
@@ -49,9 +49,18 @@ impl Screen {
 
     /// Prints a text whatever was asked for.
     pub(super) fn text(&mut self, text: impl Display) -> io::Result<()> {
-        write!(self.out, "{text}")?;
-        self.out.flush()
+        match write!(self.out, "{text}").and_then(|()| self.out.flush()) {
+            // Who reads the first lines alone, as `head` does, has what they wanted; the exit code still says what was found.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            printed => printed,
+        }
     }
+}
+
+/// A line on standard error, if anybody reads it: a command ends as it should where nobody does.
+pub(super) fn aside(line: impl Display) {
+    // `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Says on a terminal that something is going on, and `done` of `total` where that is known; nowhere else, since it goes to standard

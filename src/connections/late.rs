@@ -5,6 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,6 +20,7 @@ const TYPE: usize = 3;
 const FLAGS: usize = 4;
 const STREAM: usize = 5;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 /// No frame's type.
@@ -33,10 +36,11 @@ pub(super) struct Looked<S> {
 }
 
 impl<S> Looked<S> {
-    pub(super) fn at(stream: S) -> Self {
+    /// `begun` becomes true with the client's first frame.
+    pub(super) fn at(stream: S, begun: Arc<AtomicBool>) -> Self {
         Looked {
             stream,
-            frames: Frames::new(),
+            frames: Frames::new(begun),
         }
     }
 }
@@ -78,6 +82,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Looked<S> {
 
 /// Where in a connection's frames a reader is.
 struct Frames {
+    begun: Arc<AtomicBool>,
     /// Bytes to pass over until the next header.
     skip: usize,
     /// The header that comes in, and after a PING's what it brings.
@@ -89,8 +94,9 @@ struct Frames {
 }
 
 impl Frames {
-    fn new() -> Self {
+    fn new(begun: Arc<AtomicBool>) -> Self {
         Frames {
+            begun,
             skip: PREFACE,
             head: [0; HEADER + SHUTDOWN.len()],
             have: 0,
@@ -122,6 +128,9 @@ impl Frames {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         let (length, kind, flags) = (number(&self.head[..TYPE]) as usize, self.head[TYPE], self.head[FLAGS]);
         let stream = number(&self.head[STREAM..HEADER]) & (u32::MAX >> 1);
+        if kind == SETTINGS {
+            self.begun.store(true, Ordering::Relaxed);
+        }
         if kind == PING && length == SHUTDOWN.len() {
             if self.have == HEADER {
                 return false;
@@ -150,7 +159,7 @@ mod tests {
     /// What becomes of frames that are read in parts of so many bytes.
     fn read(frames: &[Vec<u8>], part: usize) -> Vec<u8> {
         let mut bytes = [vec![0; PREFACE], frames.concat()].concat();
-        let mut reader = Frames::new();
+        let mut reader = Frames::new(Arc::default());
         bytes.chunks_mut(part).for_each(|part| reader.read(part));
         bytes.split_off(PREFACE)
     }

@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
@@ -130,7 +132,9 @@ impl Server {
             .keep_alive_interval(KEEPALIVE)
             // The layers say how many are too many, of all connections together.
             .max_concurrent_streams(None);
-        let served = builder.serve_connection(TokioIo::new(Looked::at(stream)), TowerToHyperService::new(service));
+        let begun = Arc::new(AtomicBool::new(false));
+        let looked = TokioIo::new(Looked::at(stream, begun.clone()));
+        let served = builder.serve_connection(looked, TowerToHyperService::new(service));
         async move {
             let mut served = pin!(served);
             let aged = tokio::select! {
@@ -139,6 +143,10 @@ impl Server {
                 () = draining.cancelled() => false,
                 Some(()) = OptionFuture::from(age.map(sleep)) => true,
             };
+            // Who has not even begun has nothing to be told, and would be waited for.
+            if !begun.load(Ordering::Relaxed) {
+                return;
+            }
             served.as_mut().graceful_shutdown();
             ending.cancel();
             if aged {

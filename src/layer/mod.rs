@@ -39,7 +39,7 @@ pub use batches::{Batch, answers};
 pub use call::{Call, Caller, Degraded, Draining};
 pub use method::{METHODS, Method};
 
-/// The layers, ready to be put around the routes by `tonic::transport::Server::layer`.
+/// The layers, ready to be put around the routes by [`crate::connections::Server`].
 #[derive(Clone)]
 pub struct Stack {
     counters: Arc<Counters>,

@@ -134,9 +134,10 @@ impl<W: Watch> Watching<W> {
 
     /// Ends with what headers or trailers say; their details are read of failures alone.
     fn told(&mut self, code: Code, headers: &HeaderMap) {
-        match Status::from_header_map(headers) {
-            Some(status) if code != Code::Ok => self.fail(&status),
-            _ => self.end(code),
+        let wanted = code != Code::Ok && self.0.is_some();
+        match wanted.then(|| Status::from_header_map(headers)).flatten() {
+            Some(status) => self.fail(&status),
+            None => self.end(code),
         }
     }
 

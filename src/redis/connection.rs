@@ -119,7 +119,13 @@ impl Connection {
         let (tell, ended) = watch::channel(None);
         tokio::spawn(async move {
             let why = match running.await {
-                Ok(Err(error)) => error.details().to_owned(),
+                // A server that knows no AUTH repeats what came with it, which is the password.
+                Ok(Err(error)) => error
+                    .details()
+                    .split(", with args")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
                 _ => "closed".to_owned(),
             };
             tell.send_replace(Some(why));

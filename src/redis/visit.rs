@@ -1,4 +1,5 @@
-//! A look at one server, for operators: a connection of its own that a few questions are asked on, and nothing is changed by.
+//! A look at one server, for operators: a connection of its own that a few questions are asked on, and no data is
+//! changed by.
 
 use std::io;
 use std::time::Duration;
@@ -121,6 +122,9 @@ async fn shards(seed: &Member, config: &Endpoint) -> Result<Vec<Member>, Unreach
     for (n, (primary, replicas)) in view.shards().enumerate() {
         all.push(member(primary, Part::Primary, n));
         all.extend(replicas.iter().map(|server| member(server, Part::Replica, n)));
+    }
+    if all.is_empty() {
+        return Err(Unreached::Refused("it knows of no server that has slots".to_owned()));
     }
     Ok(all)
 }

@@ -52,13 +52,19 @@ impl Store {
     }
 
     /// A `PUBLISH` for each event, in their order, in pipelines of so many at a time: how many subscribers got each. Where Redis is
-    /// away for one pipeline none comes after it, so that who sends again what was not published keeps the order.
+    /// away for one pipeline, or does not say what became of it, none comes after it, so that who sends again what was not published
+    /// keeps the order.
     pub(super) async fn publish_all(&self, events: Vec<Event>, by: Deadline) -> Vec<Result<i64, Error>> {
         let mut results = Vec::with_capacity(events.len());
         let mut events = events.into_iter().map(publish).peekable();
         while events.peek().is_some() {
-            if let Some(Err(away @ (Error::Unavailable | Error::Timeout | Error::Overloaded))) = results.last() {
-                let away = away.clone();
+            let away = match results.last() {
+                Some(Err(away @ (Error::Unavailable | Error::Timeout | Error::Overloaded))) => Some(away.clone()),
+                // What comes after it was not sent, which is known.
+                Some(Err(Error::Unknown)) => Some(Error::Unavailable),
+                _ => None,
+            };
+            if let Some(away) = away {
                 results.extend(events.map(|_| Err(away.clone())));
                 return results;
             }

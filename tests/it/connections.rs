@@ -58,6 +58,21 @@ async fn end<T>(mut stream: Streaming<T>) -> Status {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_holds_up_no_drain() {
+    let server = RedisServer::new().start().await;
+    let gateway = gateway(&server, Duration::from_hours(1), Duration::ZERO).await;
+    let mut silent = TcpStream::connect(gateway.grpc()).await.unwrap();
+    // The gateway has taken it: another one that came after it is served.
+    let mut locks = LocksClient::new(gateway.channel().await);
+    acquire(&mut locks, "after", Duration::ZERO).await.unwrap();
+    let began = Instant::now();
+    gateway.stop().await;
+    let took = began.elapsed();
+    assert!(took < config().drain.timeout / 2, "{took:?}");
+    assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn connections_end_around_their_age_each_at_its_own_time() {
     let _one = heavy().await;
     let lag = MachineLag::watch();

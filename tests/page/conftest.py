@@ -107,7 +107,7 @@ class Gateway:
 
 
 class Traffic(threading.Thread):
-    """Calls of most patterns until it is ended, beside a listener and a held lock."""
+    """Calls of most patterns until it is ended, beside a listener, a held lock, somebody who waits for it, and a claim."""
 
     def __init__(self, target: str) -> None:
         super().__init__(daemon=True)
@@ -122,6 +122,11 @@ class Traffic(threading.Thread):
                 client.user_events.Listen(events),
                 client.locks.Hold(locks_pb2.HoldRequest(name="upload", ttl_ms=10_000)),
             ]
+            next(open_for_good[1])
+            open_for_good.append(client.locks.Hold(locks_pb2.HoldRequest(name="upload", ttl_ms=10_000, wait_ms=600_000)))
+            pull = pull_metrics_pb2.Pull(repository_id=8, tag="claimed", digest="sha256:" + "8" * 64)
+            client.pull_metrics.BatchTrackPulls(pull_metrics_pb2.BatchTrackPullsRequest(pulls=[pull]))
+            client.pull_metrics.ClaimPulls(pull_metrics_pb2.ClaimPullsRequest(lease_seconds=600))
             while not self._end.wait(0.01):
                 self._round(client)
             for stream in open_for_good:

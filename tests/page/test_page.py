@@ -88,8 +88,8 @@ def test_open_streams_and_held_locks_are_counted(browser: Browser, gateway: Gate
         def count(name: str) -> str:
             return section.locator("tr", has_text=name).locator("td").inner_text()
 
-        names = ("Listen UserEvents", "Hold Locks", "Locks held", "Listeners to events")
-        assert [count(name) for name in names] == ["1"] * 4
+        names = ("Listen UserEvents", "Hold Locks", "Locks held", "Waiting for a lock", "Listeners to events", "Claims")
+        assert [count(name) for name in names] == ["1", "2", "1", "1", "1", "1"]
         traffic.end()
         section.locator("tr.off", has_text="Listen UserEvents").wait_for(timeout=SOON)
         assert count("Locks held") == "0"

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/redis-gateway/redis-gateway/clients/go/internal/wait"
 )
@@ -70,7 +72,7 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, optio
 	}
 	repeat := safe(method) && !slices.Contains(options, Once)
 	var backoff wait.Backoff
-	for {
+	for since := time.Now(); ; {
 		var to peer.Peer
 		err := c.conn.Invoke(ctx, method, args, reply, slices.Concat(options, []grpc.CallOption{grpc.Peer(&to)})...)
 		if err == nil {
@@ -81,7 +83,24 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, optio
 		if !(repeat || failed.Reason == ErrDraining) || !failed.Transient() || !backoff.Wait(ctx, failed.RetryAfter) {
 			return failed
 		}
+		args = rest(args, time.Since(since))
+		since = time.Now()
 	}
+}
+
+// rest is the request as the next attempt makes it: what was waited is not waited again.
+func rest(args any, waited time.Duration) any {
+	request, ok := args.(interface {
+		proto.Message
+		GetWaitMs() int64
+	})
+	if !ok || request.GetWaitMs() == 0 {
+		return args
+	}
+	left := proto.Clone(request)
+	field := left.ProtoReflect().Descriptor().Fields().ByName("wait_ms")
+	left.ProtoReflect().Set(field, protoreflect.ValueOfInt64(max(0, request.GetWaitMs()-waited.Milliseconds())))
+	return left
 }
 
 // NewStream opens a stream, as the stubs ask for it. Each error is an *Error, but for io.EOF.

@@ -137,6 +137,8 @@ class Tail(Caller):
     def step(self) -> None:
         previous = self._got[-1] if self._got else None
         self._stream = self._logs.Tail(pb.TailRequest(build_id=self._build, start=len(self._got), previous_entry=previous))
+        if self._ended.is_set():
+            self._stream.cancel()
         try:
             for answer in self._stream:
                 assert not answer.HasField("reset"), answer
@@ -167,7 +169,6 @@ class Pulls(Caller):
         super().__init__(target)
         self._pulls = PullMetrics(self.config)
         self._background = shared(target).background_pulls
-        self._before = self._background.counts
         self.least = self.most = 0
 
     def step(self) -> None:

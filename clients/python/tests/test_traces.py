@@ -23,7 +23,7 @@ from redis_gateway import AsyncClient, Client, Unavailable
 from redisgateway.v1 import build_logs_pb2 as logs_pb
 from redisgateway.v1 import cache_pb2 as cache_pb
 
-from .conftest import PATIENCE, Gateway, Server, eventually
+from .conftest import PATIENCE, Gateway, Machine, Server, eventually
 from .receiver import Receiver, attributes, receiving
 
 
@@ -222,7 +222,9 @@ def test_a_collector_that_is_silent_delays_nobody(gateway: Gateway, client: Clie
         # More than the queue of spans holds.
         slow(1500)
         full = memory(gateway.process.pid)
-        assert slow(3000) < 0.1
+        machine = Machine()
+        slowest = slow(3000)
+        assert slowest < 0.1 + machine.end()
         assert memory(gateway.process.pid) - full < 2 << 20
         began = time.monotonic()
         drain(gateway)

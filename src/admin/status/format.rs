@@ -116,6 +116,7 @@ pub(super) fn bytes(value: &u64) -> String {
 
 /// The lines of a small chart, 100 wide and 24 high: one for each stretch without gaps. Zero is at the bottom, `highest` at the top.
 pub(super) fn lines(values: &[Option<f64>], width: usize) -> Vec<String> {
+    let values = &values[values.len().saturating_sub(width)..];
     let highest = highest(values).max(f64::MIN_POSITIVE);
     let float = |n: usize| super::tally::float(n as u64);
     let step = 100.0 / float(width.max(2) - 1);

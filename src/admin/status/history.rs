@@ -53,6 +53,9 @@ impl Sample {
                     "redis_gateway_rpc_degraded_total" => {
                         sample.service(metric).count_degraded(label(metric, "reason"), counted);
                     }
+                    "redis_gateway_rpc_failures_total" if label(metric, "reason") == "DRAINING" => {
+                        sample.service(metric).count_sent_on(counted);
+                    }
                     "redis_gateway_rpc_duration_seconds" => sample.service(metric).time(metric.get_histogram()),
                     "redis_gateway_redis_commands_total" => {
                         sample.server(metric).count(label(metric, "outcome"), counted);

@@ -168,7 +168,13 @@ mod tests {
     fn told(outcomes: &[(&str, f64)], degraded: f64) -> Vec<(Severity, String)> {
         let mut tally = Tally::default();
         for (outcome, count) in outcomes {
-            tally.count(outcome, *count);
+            match *outcome {
+                "DRAINING" => {
+                    tally.count("UNAVAILABLE", *count);
+                    tally.count_sent_on(*count);
+                }
+                outcome => tally.count(outcome, *count),
+            }
         }
         tally.count_degraded("REDIS_TIMEOUT", degraded);
         let calls = windows(&Sample::read(&[]), &History::default(), FAILED_CALLS, |_| {
@@ -184,6 +190,8 @@ mod tests {
         assert_eq!(told(&[("OK", 95.0), ("UNAVAILABLE", 5.0)], 5.0), []);
         // What callers asked for wrongly is not the gateway's failure.
         assert_eq!(told(&[("OK", 1.0), ("INVALID_ARGUMENT", 99.0)], 0.0), []);
+        // Streams whose connection came to its age are opened again.
+        assert_eq!(told(&[("OK", 1.0), ("DRAINING", 99.0)], 0.0), []);
         let both = told(&[("OK", 80.0), ("UNKNOWN", 5.0), ("UNAVAILABLE", 15.0)], 30.0);
         let failed = "Cache: 20 % of the calls of the last minute failed (UNAVAILABLE, UNKNOWN)";
         let degraded = "Cache: 30 % of the answers of the last minute are degraded (REDIS_TIMEOUT)";

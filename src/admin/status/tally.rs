@@ -11,6 +11,8 @@ pub(super) struct Tally {
     pub(super) outcomes: BTreeMap<String, u64>,
     /// How many answers were degraded, by reason.
     pub(super) degraded: BTreeMap<String, u64>,
+    /// How many were sent on to another gateway, or another connection: their clients call again, and nothing has failed.
+    pub(super) sent_on: u64,
     /// How many took at most so many seconds; the last bound is infinite.
     times: Vec<(f64, u64)>,
 }
@@ -24,6 +26,11 @@ impl Tally {
     /// Counts degraded answers.
     pub(super) fn count_degraded(&mut self, reason: &str, value: f64) {
         add(&mut self.degraded, reason, whole(value));
+    }
+
+    /// Counts calls that were sent on.
+    pub(super) fn count_sent_on(&mut self, value: f64) {
+        self.sent_on += whole(value);
     }
 
     /// Counts how long it took.
@@ -41,6 +48,7 @@ impl Tally {
         for (reason, count) in &other.degraded {
             add(&mut self.degraded, reason, *count);
         }
+        self.sent_on += other.sent_on;
         self.add_times(other.times.iter().copied());
     }
 
@@ -63,6 +71,7 @@ impl Tally {
         Tally {
             outcomes: less(&self.outcomes, &before.outcomes),
             degraded: less(&self.degraded, &before.degraded),
+            sent_on: self.sent_on.saturating_sub(before.sent_on),
             times: times.collect(),
         }
     }

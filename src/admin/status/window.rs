@@ -11,7 +11,7 @@ use super::tally::{Tally, float};
 /// What is told of, in minutes; the greatest is [`super::history::SPAN`].
 pub(super) const MINUTES: [u64; 3] = [1, 5, 15];
 
-/// Codes of calls that failed by Redis or the gateway, and not by what their callers asked for.
+/// Codes of calls that failed by Redis or the gateway, and not by what their callers asked for; but for those that were sent on.
 pub(super) const FAILED_CALLS: &[&str] = &[
     "UNAVAILABLE",
     "UNKNOWN",
@@ -48,7 +48,8 @@ pub(super) struct Window {
 impl Window {
     fn of(minutes: u64, between: Duration, tally: Tally, failures: &[&str]) -> Self {
         let seconds = between.as_secs_f64();
-        let (count, failed, degraded) = (tally.ended(), tally.ended_as(failures), tally.degraded.values().sum());
+        let (count, degraded) = (tally.ended(), tally.degraded.values().sum());
+        let failed = tally.ended_as(failures).saturating_sub(tally.sent_on);
         let share = |part| {
             if count == 0 {
                 0.0

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use self::connection::{Class, Connection};
 use self::group::Server;
 use super::places::{self, Look, Missed, Place};
-use super::screen::{BAD, GOOD, Screen};
+use super::screen::{self, BAD, GOOD, Screen};
 use super::{Exit, Failure, Outcome};
 use crate::config::{EndpointName, Loaded};
 use crate::redis::command;
@@ -66,7 +66,7 @@ pub(super) async fn run(
     let texts: Vec<String> = servers.iter().map(ToString::to_string).chain([left]).collect();
     screen.show(json, texts.join("\n"))?;
     for missed in &missed {
-        eprintln!("{missed}");
+        screen::aside(missed);
     }
     Ok(if !missed.is_empty() {
         Exit::Unreachable

@@ -110,8 +110,10 @@ impl Exam<'_> {
         let passed_over: &[&str] = if look.is_notified() { &["config|set"] } else { &[] };
         let tried = Visit::open(member, self.config).await.map_err(|_| Error::Unavailable)?;
         let rights = rights::judge(tried, self.config, &self.rights(member.part), passed_over).await?;
+        let may_set = rights.allows("config|set");
+        report.findings.extend(rights.findings);
         if member.part == Part::Primary {
-            report.findings.extend(look.notifications(rights.allows("config|set")));
+            report.findings.extend(look.notifications(may_set));
             if self
                 .needs
                 .iter()
@@ -124,7 +126,6 @@ impl Exam<'_> {
             let found = elsewhere::judge(self.endpoint, member, self.config, redis, &databases, &self.needs);
             report.findings.extend(found.await?);
         }
-        report.findings.extend(rights.findings);
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! `doctor`: looks at each Redis as the gateway would find it, and says what to change. It changes nothing itself.
+//! `doctor`: looks at each Redis as the gateway would find it, and says what to change. It changes no data
+//! and no setting: what it leaves is a script that does nothing in the script cache, and denials in `ACL LOG`.
 
 mod elsewhere;
 mod exam;
@@ -14,7 +15,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use self::finding::{Level, Report};
-use super::screen::{Cell, GOOD, Progress, Screen, Table};
+use super::screen::{self, Cell, GOOD, Progress, Screen, Table};
 use super::{Exit, Failure, Outcome};
 use crate::config::Loaded;
 
@@ -69,7 +70,7 @@ pub(super) async fn run(
     for report in &reports {
         if let Some(why) = &report.unreachable {
             reached = false;
-            eprintln!("{} {}: {why}", report.endpoint, report.server());
+            screen::aside(format_args!("{} {}: {why}", report.endpoint, report.server()));
         }
     }
     Ok(match (reached, errors) {

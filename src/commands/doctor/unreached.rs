@@ -44,6 +44,13 @@ fn refused(text: &str, settings: &str, config: &Endpoint) -> (&'static str, Stri
     } else if text.contains("'select'") {
         let user = config.username.as_deref().unwrap_or("default");
         ("rights", format!("ACL SETUSER {user} +select"))
+    } else if let Some((_, command)) = text.split_once("not permitted to run ") {
+        let user = config.username.as_deref().unwrap_or("default");
+        let rights = match command {
+            "CLUSTER" => "+cluster|slots +cluster|info".to_owned(),
+            other => format!("+{}", other.to_lowercase()),
+        };
+        ("rights", format!("ACL SETUSER {user} {rights}"))
     } else if text.contains("SELECT is not allowed") {
         (
             "cluster",

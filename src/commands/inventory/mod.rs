@@ -14,7 +14,7 @@ use self::report::{End, Report};
 use self::walk::Terms;
 use super::pace::Pace;
 use super::places::{self, Look, Missed};
-use super::screen::{Progress, Screen};
+use super::screen::{self, Progress, Screen};
 use super::{Exit, Failure, Outcome};
 use crate::config::Loaded;
 
@@ -78,12 +78,12 @@ pub(super) async fn run(
     let texts: Vec<String> = reports.iter().map(ToString::to_string).collect();
     screen.show(json, texts.join("\n"))?;
     for missed in &missed {
-        eprintln!("{missed}");
+        screen::aside(missed);
     }
     let mut whole = missed.is_empty();
     for report in &reports {
         if let End::Failed(why) = &report.end {
-            eprintln!("{}, db {}: {why}", report.server, report.db);
+            screen::aside(format_args!("{}, db {}: {why}", report.server, report.db));
         }
         whole &= report.denied == 0 && !matches!(report.end, End::Failed(_));
     }

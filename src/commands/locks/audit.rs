@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::Desk;
+use crate::commands::screen;
 use crate::locks::Lock;
 
 /// What each line of one release says.
@@ -39,6 +40,6 @@ impl Audit {
         let mut line = self.0.clone();
         line["time"] = json!(prost_types::Timestamp::from(SystemTime::now()).to_string());
         line["outcome"] = json!(outcome);
-        eprintln!("{line}");
+        screen::aside(&line);
     }
 }

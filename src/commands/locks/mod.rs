@@ -3,8 +3,10 @@
 mod audit;
 mod release;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
+use bytes::Bytes;
 use clap::{Arg, ArgMatches, Command};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -121,7 +123,12 @@ impl Desk {
     async fn waiting(&self) -> Option<usize> {
         let clients = self.redis.ask(command::client_list()).await.ok()?;
         let clients = String::from_utf8_lossy(&clients).into_owned();
-        Some(clients.lines().filter(|line| line.contains(" cmd=blpop ")).count())
+        // One that has waited before still names its last command.
+        let waits = |line: &str| {
+            let mut parts = line.split(' ').filter_map(|part| part.strip_prefix("flags="));
+            line.contains(" cmd=blpop ") && parts.any(|flags| flags.contains('b'))
+        };
+        Some(clients.lines().filter(|line| waits(line)).count())
     }
 }
 
@@ -133,7 +140,7 @@ fn name(args: &ArgMatches) -> Result<Name, Failure> {
 
 async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
     let mut pace = Pace::new(super::rate(args));
-    let mut held: Vec<(String, Result<Lock, String>)> = Vec::new();
+    let mut held = BTreeMap::new();
     let progress = Progress::new("looking for locks");
     let mut cursor = 0;
     loop {
@@ -144,7 +151,6 @@ async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
             .map_err(|error| desk.failed(&error))?;
         pace.spend(PAGE).await;
         for name in names {
-            let shown = printable(&name);
             let lock = match std::str::from_utf8(&name).ok().and_then(|name| Name::parse(name).ok()) {
                 None => Err("no name of a lock".to_owned()),
                 Some(name) => match desk.locks.get(&name).await {
@@ -155,7 +161,8 @@ async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
                 },
             };
             pace.spend(1).await;
-            held.push((shown, lock));
+            // SCAN may come upon a key twice.
+            held.insert(name, lock);
         }
         progress.say(format!("looking for locks: {} so far", held.len()));
         cursor = next;
@@ -164,20 +171,22 @@ async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
         }
     }
     drop(progress);
-    held.sort_by(|(one, _), (other, _)| one.cmp(other));
-    // SCAN may come upon a key twice.
-    held.dedup_by(|(one, _), (other, _)| one == other);
     let json = || {
-        let one = |(name, lock): &(String, Result<Lock, String>)| match lock {
-            Ok(lock) => lock_json(name, lock),
-            Err(why) => json!({"name": name, "error": why}),
+        let one = |(name, lock): (&Bytes, &Result<Lock, String>)| {
+            // Whole, so that `show` and `release` can take it.
+            let name = std::str::from_utf8(name).map_or_else(|_| printable(name), str::to_owned);
+            match lock {
+                Ok(lock) => lock_json(&name, lock),
+                Err(why) => json!({"name": name, "error": why}),
+            }
         };
         json!({"endpoint": desk.name.as_str(), "locks": held.iter().map(one).collect::<Vec<_>>()})
     };
     let mut table = Table::new(["NAME", "HOLDER", "ENDS IN", "TOKEN", "ACQUIRED"]);
     for (name, lock) in &held {
+        let name = printable(name);
         match lock {
-            Ok(lock) => table.row(row(name, lock)),
+            Ok(lock) => table.row(row(&name, lock)),
             Err(why) => table.row([
                 name.into(),
                 Cell::new(why).style(FAINT),

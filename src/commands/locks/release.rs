@@ -1,6 +1,6 @@
 //! `locks release`: takes a lock away from its holder, and wakes who waits for it.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -102,7 +102,10 @@ pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> 
 fn asked(name: &str, lock: &Lock) -> io::Result<bool> {
     let (name, holder) = (printable(name.as_bytes()), printable(lock.holder.as_bytes()));
     let left = units::left(lock.left);
-    eprint!("{name} is held by {holder}, ends in: {left}. Release it? [y/N] ");
+    write!(
+        io::stderr(),
+        "{name} is held by {holder}, ends in: {left}. Release it? [y/N] "
+    )?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))

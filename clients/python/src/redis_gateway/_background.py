@@ -150,6 +150,8 @@ class Background(ABC, Generic[T]):
             if self._thread is not thread:
                 # Nobody would take it back.
                 return
+            if self._queue:
+                logger.warning("%d are dropped at the end: there was no time left to send them", len(self._queue))
             self._counts.dropped += len(self._queue)
             self._queue.clear()
             self._cut = True

@@ -52,6 +52,8 @@ class BatchStream(Background[T]):
         self._stream: Any = None
         # Fewer, where the gateway is set to take less in a request.
         self._most_at_once = _BATCH
+        # Said once for each time that it is away.
+        self._told_away = False
 
     @abstractmethod
     def _open(self, batches: Iterator[Any]) -> Any:
@@ -96,6 +98,11 @@ class BatchStream(Background[T]):
         with self._changed:
             if self._in_hand:
                 session.well = self._broken(error)
+            if session.opened:
+                self._told_away = False
+            elif error and not self._told_away:
+                self._told_away = True
+                logger.warning("the stream of %s does not open, %d wait: %s", self._things, len(self._queue), error)
         return session.well
 
     def _cut_off(self) -> None:
@@ -111,9 +118,12 @@ class BatchStream(Background[T]):
                 self._changed.wait_for(lambda: session.over or self._closing, max(0.0, session.next - time.monotonic()))
                 if session.over or not self._queue:
                     return
-                session.next = time.monotonic() + _APART
                 session.number += 1
                 batch = self._batch(session.number, self._take(self._most_at_once))
+                # What a batch has no room for need not wait for more.
+                session.next = time.monotonic() + (0.0 if self._queue else _APART)
+                if not self._queue:
+                    self._most_at_once = _BATCH
             yield batch
 
     def _may_go_on(self, session: _Session) -> bool:

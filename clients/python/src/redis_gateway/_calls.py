@@ -56,10 +56,10 @@ class Unary:
                 return self._method.callable()(request, timeout=left, **options)
             except grpc.RpcError as error:
                 # Only now: most calls need nothing of it.
-                attempts = attempts or _Attempts(self._method, begun + timeout)
+                attempts = attempts or _Attempts(self._method, begun, begun + timeout)
                 pause = attempts.after(error)
             time.sleep(pause)
-            left = attempts.left()
+            left, request = attempts.left(), attempts.rest_of(request)
 
 
 class AsyncUnary(Unary):
@@ -74,22 +74,33 @@ class AsyncUnary(Unary):
                 return await self._method.callable()(request, timeout=left, **options)
             except grpc.RpcError as error:
                 # Only now: most calls need nothing of it.
-                attempts = attempts or _Attempts(self._method, begun + timeout)
+                attempts = attempts or _Attempts(self._method, begun, begun + timeout)
                 pause = attempts.after(error)
             await asyncio.sleep(pause)
-            left = attempts.left()
+            left, request = attempts.left(), attempts.rest_of(request)
 
 
 class _Attempts:
     """The attempts of one call that has failed once: how long the next may take, and whether there is one."""
 
-    def __init__(self, method: Method, deadline: float) -> None:
+    def __init__(self, method: Method, begun: float, deadline: float) -> None:
         self._method = method
         self._deadline = deadline
+        self._since = begun
         self._pauses = pauses()
 
     def left(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
+
+    def rest_of(self, request: Any) -> Any:
+        """The request as the next attempt makes it: what was waited is not waited again."""
+        since, self._since = self._since, time.monotonic()
+        if not getattr(request, "wait_ms", 0):
+            return request
+        rest = type(request)()
+        rest.CopyFrom(request)
+        rest.wait_ms = max(0, request.wait_ms - round((self._since - since) * 1000))
+        return rest
 
     def after(self, error: grpc.RpcError) -> float:
         """Seconds until the next attempt; raises if there may be none, or no time is left for it."""

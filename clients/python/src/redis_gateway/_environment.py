@@ -19,5 +19,5 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0" if gevent_has_patched() el
 # While no call is under way, it looks only so often whether a new connection stands: by itself every 5 s. In milliseconds.
 os.environ.setdefault("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "200")
 # A call is answered to the thread that waits for it. By itself gRPC lets one thread of all look at the sockets, which wakes the
-# others: beside an open stream that is three more switches for each call (see `Client`), and a third more of its CPU.
+# others: beside an open stream that is three more switches for each call (see `Client`), and half as much again of its CPU.
 os.environ.setdefault("GRPC_POLL_STRATEGY", "poll")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 try:
     from opentelemetry.propagate import inject
     from opentelemetry.trace import get_current_span
-except ImportError:
+except Exception as error:
+    # It may be there and set to what is not, such as a propagator that nobody installed: no reason to fail here.
+    if not isinstance(error, ImportError):
+        logger.warning("calls are in no trace: %s", error)
 
     def traced(options: dict[str, Any]) -> dict[str, Any]:
         """A call's options, as they are: there is no OpenTelemetry."""
@@ -21,6 +27,8 @@ else:
             return options
         headers: dict[str, str] = {}
         inject(headers)
-        # gRPC refuses capital letters, and some forms have them.
-        names = [(name.lower(), value) for name, value in headers.items()]
-        return {**options, "metadata": [*(options.get("metadata") or ()), *names]}
+        metadata = list(options.get("metadata") or ())
+        told = {name for name, _ in metadata}
+        # gRPC refuses capital letters, and some forms have them; and all beyond ASCII, which the baggage may have.
+        names = [(name.lower(), value) for name, value in headers.items() if value.isascii()]
+        return {**options, "metadata": [*metadata, *(name for name in names if name[0] not in told)]}

@@ -136,19 +136,19 @@ class UserEventListener:
         while True:
             pause = next(waits)
             try:
-                return self._open_once()
+                return self._open_once(give_up)
             except GatewayError as error:
                 if error.reason != "DRAINING" or time.monotonic() + pause >= give_up:
                     raise
             time.sleep(pause)
 
-    def _open_once(self) -> Stream[pb.ListenResponse]:
+    def _open_once(self, give_up: float) -> Stream[pb.ListenResponse]:
         # What a client's stubs really answer.
         stream = self._stream = cast(Stream[pb.ListenResponse], self._events.Listen(self._request))
         if self._stopped.is_set():
             stream.cancel()
         # A stream has no deadline for its beginning alone.
-        timer = threading.Timer(_OPEN_TIMEOUT, stream.cancel)
+        timer = threading.Timer(max(0.0, give_up - time.monotonic()), stream.cancel)
         timer.daemon = True
         timer.start()
         try:
