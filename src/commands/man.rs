@@ -11,26 +11,26 @@ pub(super) fn grammar() -> Command {
     Command::new("man").about("Print the manual page, in roff").arg(
         Arg::new("command")
             .value_name("COMMAND")
-            .help("The page of this command, instead of the whole program's"),
+            .num_args(0..)
+            .help("The page of this command, such as `locks release`, instead of the whole program's"),
     )
 }
 
 pub(super) fn run(args: &ArgMatches) -> Outcome {
     let whole = super::grammar();
-    let page = match args.get_one::<String>("command") {
-        None => whole,
-        Some(name) => {
-            let Some(command) = whole.find_subcommand(name) else {
-                let known: Vec<&str> = whole.get_subcommands().map(Command::get_name).collect();
-                let known = known.join(", ");
-                return Err(super::Failure::Misconfigured(format!(
-                    "no command {name:?}: name one of {known}"
-                )));
-            };
-            let title = format!("{}-{name}", whole.get_name());
-            command.clone().name(title).version(env!("CARGO_PKG_VERSION"))
-        }
-    };
+    let (mut page, mut title) = (&whole, whole.get_name().to_owned());
+    for name in args.get_many::<String>("command").into_iter().flatten() {
+        let Some(command) = page.find_subcommand(name) else {
+            let known: Vec<&str> = page.get_subcommands().map(Command::get_name).collect();
+            let known = known.join(", ");
+            return Err(super::Failure::Misconfigured(format!(
+                "no command {name:?}: name one of {known}"
+            )));
+        };
+        page = command;
+        title = format!("{title}-{name}");
+    }
+    let page = page.clone().name(title).version(env!("CARGO_PKG_VERSION"));
     let mut roff = Vec::new();
     Man::new(page).render(&mut roff)?;
     std::io::stdout().write_all(&roff)?;

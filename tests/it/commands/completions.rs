@@ -50,14 +50,18 @@ async fn zsh_and_fish_load_theirs() {
 
 #[tokio::test]
 async fn the_manual_page_is_one() {
-    for (args, title) in [("man", "redis-gateway"), ("man doctor", "redis-gateway-doctor")] {
+    for (args, title) in [
+        ("man", "redis-gateway"),
+        ("man doctor", "redis-gateway-doctor"),
+        ("man locks release", "redis-gateway-locks-release"),
+    ] {
         let (_folder, file) = printed(args).await;
         let roff = fs::read_to_string(&file).unwrap();
         assert!(roff.contains(&format!(".TH {title} ")), "{roff}");
         // Warnings of all kinds, where it is there: a wrong request is one.
         if let Some((fine, text)) = says("groff", &["-man", "-Tascii", "-P-cbou", "-ww"], &file) {
             assert!(
-                fine && !text.contains("warning") && text.contains("--json") == args.contains("doctor"),
+                fine && !text.contains("warning:") && text.contains("--holder") == args.contains("release"),
                 "{text}"
             );
         }
