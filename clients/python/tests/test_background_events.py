@@ -60,6 +60,29 @@ def test_each_event_is_heard_once_and_in_order(client: Client, witness: Witness)
     assert witness.numbers() == list(range(2_500))
 
 
+def test_large_events_slow_down_no_later_ones(client: Client, witness: Witness) -> None:
+    events = client.background_events
+    for _ in range(12):
+        events.put(pb.PublishRequest(username="devtable", event_id="test", payload=b" " * (900 << 10) + b"0"))
+    assert events.flush(PATIENCE)
+    for n in range(1, 5_001):
+        events.put(event(n))
+    assert events.flush(PATIENCE)
+    # At three to a batch, which large ones fit by, and 50 ms apart, it would have taken longer than that.
+    assert events.counts.stood == 5_012
+    assert witness.numbers() == [0] * 12 + list(range(1, 5_001))
+
+
+def test_a_stream_that_does_not_open_is_told_once(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    gateway.kill()
+    with Client(gateway.target) as client:
+        client.background_events.put(event(1))
+        eventually(lambda: "does not open" in caplog.text, "a warning")
+        client.background_events.close(timeout=2)
+    assert caplog.text.count("does not open") == 1
+    assert caplog.text.count("are dropped at the end") == 1
+
+
 def test_an_event_that_breaks_a_rule_costs_no_other(client: Client, witness: Witness) -> None:
     events = client.background_events
     for n, name in enumerate(("a", "x" * 256, "b", "y" * 256)):

@@ -11,7 +11,9 @@ import grpc
 import pytest
 
 from redis_gateway import AsyncClient, Client, GatewayError, OutcomeUnknown, Unavailable
+from redis_gateway._calls import Method, _Attempts
 from redisgateway.v1 import build_logs_pb2 as logs_pb
+from redisgateway.v1 import cache_pb2, locks_pb2
 from redisgateway.v1 import pull_metrics_pb2 as pulls_pb
 
 from .conftest import PATIENCE, Gateway, Server, eventually
@@ -124,3 +126,14 @@ def test_a_call_wakes_nobody_who_waits_for_a_stream(client: Client) -> None:
 
     # One, where the caller waits for its answer; four, where threads hand it to each other. What else happens here adds some.
     assert min(switches() for _ in range(5)) < 2
+
+
+def test_what_was_waited_is_not_waited_again() -> None:
+    attempts = _Attempts(Method.__new__(Method), time.monotonic() - 4, time.monotonic() + 6)
+    request = locks_pb2.AcquireRequest(name="nightly", wait_ms=5_000)
+    rest = attempts.rest_of(request)
+    assert 0 < rest.wait_ms <= 1_000 and rest.name == "nightly" and request.wait_ms == 5_000
+    # Counted from the attempt before, not from the first.
+    assert attempts.rest_of(rest).wait_ms > 0
+    other = cache_pb2.CacheGetRequest(key="k")
+    assert attempts.rest_of(other) is other

@@ -89,7 +89,8 @@ class Client:
         self.pull_metrics = pull_metrics_pb2_grpc.PullMetricsStub(channel)
         self.user_events = user_events_pb2_grpc.UserEventsStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
-        # Never repeated, but for what a gateway that ends sends on: for callers who have something else to fall back to, and would wait.
+        # Never repeated, but for what a gateway that ends sends on: for callers who have something else to fall back to, and
+        # would wait.
         once = Channel(self._connection, self._streams, frozenset(), timeout)
         self.cache_once = cache_pb2_grpc.CacheStub(cast(grpc.Channel, once))
         # What is fired and forgotten leaves by a thread each, which the first one starts.
