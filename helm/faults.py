@@ -48,6 +48,8 @@ class Faulty:
     """A gateway in trouble."""
 
     def __init__(self, folder, stack):
+        # Alerts that are right where they fire, and need not.
+        self.may_fire = set()
         self.logs, self.main, self.primary = (stack.enter_context(Redis(folder, name)) for name in ("logs", "main", "primary"))
         self.replica = stack.enter_context(Redis(folder, "replica", "--replicaof", f"127.0.0.1 {self.primary.port}"))
         main = PATIENT | self.main.address()
@@ -127,7 +129,8 @@ class Faulty:
 
     @contextlib.contextmanager
     def slow(self):
-        """Redis answers late, of some calls too late."""
+        """Redis answers late, of some calls too late. Whether it is silent for so long that it counts as down, chance decides."""
+        self.may_fire = {"RedisGatewayRedisDown"}
         ended, redis = threading.Event(), self.main.direct()
 
         def stall():

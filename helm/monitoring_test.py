@@ -147,7 +147,7 @@ class Running(unittest.TestCase):
                 with stage as alerts:
                     fired = self.fire(prometheus, alerts)
                 proven |= alerts
-                self.assertEqual(sorted(fired - proven - prometheus.excused()), [], "nobody has given these a reason")
+                self.assertEqual(sorted(fired - proven - faulty.may_fire - prometheus.excused()), [], "nobody has given these a reason")
             by_promtool = (HERE / "rules_test.yaml").read_text()
             unproven = [name for name in rules() if name not in proven and f"alertname: {name}\n" not in by_promtool]
             self.assertEqual(unproven, [], "provoke it in helm/faults.py, or give it a test in helm/rules_test.yaml")
