@@ -24,9 +24,9 @@ from .conftest import ROOT, Gateway, Machine, eventually
 
 SOAK = bool(os.environ.get("REDISGATEWAY_SOAK"))
 WORKERS, GREENLETS, KILLS = (8, 50, 10) if SOAK else (2, 20, 2)
-STEADY = 2.0  # seconds that the gateway is there
-AWAY = 1.0  # seconds that it is not
 RECOVERY = 3.0  # seconds after which each pattern answers again, in each worker
+STEADY = RECOVERY  # seconds that the gateway is there: killed before, who has just not called would seem not to recover
+AWAY = 1.0  # seconds that it is not
 SLACK = 0.5  # seconds past a deadline, beside what the machine was late
 PAUSE = (
     WORKERS * GREENLETS / 400
