@@ -138,7 +138,8 @@ class Charts(unittest.TestCase):
     def test_versions_agree(self):
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
         version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
-        self.assertEqual((chart["version"], chart["appVersion"]), (version, version))
+        python = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text())["project"]["version"]
+        self.assertEqual((chart["version"], chart["appVersion"], python), (version, version, version))
         dockerfile = (ROOT / "Dockerfile").read_text()
         self.assertIn(f"\nARG VERSION={version}\n", dockerfile)
         rust = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]

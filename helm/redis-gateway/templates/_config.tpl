@@ -40,6 +40,9 @@
 {{- if or (dig "grpc" "listen" "" .Values.config) (dig "admin" "listen" "" .Values.config) -}}
 {{- fail "config: the chart sets grpc.listen and admin.listen: use listenAddress, ports and sidecar.socket" -}}
 {{- end -}}
+{{- if eq (int .Values.ports.grpc) (int .Values.ports.admin) -}}
+{{- fail "ports: grpc and admin are the same: each needs a port of its own" -}}
+{{- end -}}
 {{- range $path, $from := .Values.secretFiles -}}
 {{- if eq (empty $from.secret) (empty $from.configMap) -}}
 {{- fail (printf "secretFiles: %s: name a secret or a configMap, and one of its keys" $path) -}}

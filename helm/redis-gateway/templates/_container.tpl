@@ -15,6 +15,10 @@ ports:
   {{- end }}
   - name: admin
     containerPort: {{ .Values.ports.admin }}
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.resources }}
 resources:
   {{- toYaml . | nindent 2 }}
