@@ -10,9 +10,9 @@ use super::connection::{ConnectError, Role};
 use super::tls;
 use crate::config::{self, Password, Server};
 
-/// Messages that a subscriber may be behind by; then it loses its oldest and is told how many. At 200 bytes a message this
-/// bounds one subscription connection to a few MiB.
-const MESSAGE_BUFFER: usize = 16_384;
+/// Messages that a subscriber may be behind by; then it loses its oldest and is told how many. The library keeps nine such buffers,
+/// whatever it hears, with all their room from the start: 3 MiB a subscriber.
+const MESSAGE_BUFFER: usize = 4_096;
 
 /// Commands that may wait beyond those in flight: probes, and what a pipeline has more of than there are places.
 const BEYOND: usize = 128;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::{KeyspaceEvent, Message, Value};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,6 +21,8 @@ use crate::deadline::Deadline;
 const EVENT_BUFFER: usize = 16_384;
 /// Requests in line; callers wait for a place until their deadline.
 const REQUEST_BUFFER: usize = 1_024;
+/// Messages in a row, before requests have their turn. One a turn would be slower than Redis publishes.
+const BURST: usize = 256;
 /// Channels taken up again in one `SUBSCRIBE`.
 const RESUBSCRIBE_CHUNK: usize = 1_000;
 /// The wait before another attempt to connect. Listeners already know of the gap.
@@ -174,8 +177,8 @@ struct Task {
 enum Happened {
     Request(Option<Request>),
     Ended(Option<Topic>),
-    Message(Result<Message, broadcast::error::RecvError>),
-    Notification(Result<KeyspaceEvent, broadcast::error::RecvError>),
+    Message(Result<Message, RecvError>),
+    Notification(Result<KeyspaceEvent, RecvError>),
     Dead(&'static str),
     Retry,
 }
@@ -214,10 +217,16 @@ impl Task {
                 Happened::Request(Some(Request::Subscribe(wanted))) => self.take(wanted).await,
                 Happened::Request(Some(Request::Mark(number))) => self.mark(number).await,
                 Happened::Ended(Some(topic)) => self.end(topic).await,
-                Happened::Message(Ok(message)) => self.hear(message),
-                Happened::Notification(Ok(event)) => self.notice_key(&event),
-                Happened::Message(Err(broadcast::error::RecvError::Lagged(missed)))
-                | Happened::Notification(Err(broadcast::error::RecvError::Lagged(missed))) => {
+                Happened::Message(Ok(message)) => {
+                    self.hear(message);
+                    (1..BURST).take_while(|_| self.hear_next()).for_each(drop);
+                }
+                Happened::Notification(Ok(event)) => {
+                    self.notice_key(&event);
+                    (1..BURST).take_while(|_| self.notice_next()).for_each(drop);
+                }
+                Happened::Message(Err(RecvError::Lagged(missed)))
+                | Happened::Notification(Err(RecvError::Lagged(missed))) => {
                     self.tell(Event::Dropped(missed));
                 }
                 Happened::Message(Err(_)) | Happened::Notification(Err(_)) => self.lose("lost"),
@@ -274,14 +283,7 @@ impl Task {
         if !matches!(live.connection.echoes(self.notice()).await, Ok(true)) {
             return self.lose("lost");
         }
-        loop {
-            let Some(live) = &mut self.connection else { return };
-            match live.messages.try_recv() {
-                Ok(message) => self.hear(message),
-                Err(broadcast::error::TryRecvError::Lagged(missed)) => self.tell(Event::Dropped(missed)),
-                Err(_) => break,
-            }
-        }
+        while self.hear_next() {}
         self.tell(Event::Mark(number));
     }
 
@@ -356,6 +358,28 @@ impl Task {
                 "replacing the subscription connection to redis"
             );
         }
+    }
+
+    /// Tells a message that has come already; false if there is none.
+    fn hear_next(&mut self) -> bool {
+        let message = self.connection.as_mut().map(|live| live.messages.try_recv());
+        match message {
+            Some(Ok(message)) => self.hear(message),
+            Some(Err(TryRecvError::Lagged(missed))) => self.tell(Event::Dropped(missed)),
+            Some(Err(_)) | None => return false,
+        }
+        true
+    }
+
+    /// The same for a notification.
+    fn notice_next(&mut self) -> bool {
+        let event = self.connection.as_mut().map(|live| live.notifications.try_recv());
+        match event {
+            Some(Ok(event)) => self.notice_key(&event),
+            Some(Err(TryRecvError::Lagged(missed))) => self.tell(Event::Dropped(missed)),
+            Some(Err(_)) | None => return false,
+        }
+        true
     }
 
     fn hear(&self, message: Message) {
