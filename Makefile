@@ -27,7 +27,7 @@ run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 test: lint rust-tests python-client-tests go-client-tests mixed-tests bench-clients-once packages quickstart chart monitoring page ## Runs everything that judges a change
 
 rust-tests: python-stubs go-peers
-	@.ci/need cargo cc redis-server
+	@.ci/need cargo cc redis-server zsh fish groff
 	$(PYTHON) -B tests/peers/database_test.py
 	cargo test --locked
 
@@ -101,18 +101,18 @@ deny:
 	else echo "not run: cargo deny (install it with: cargo install --locked cargo-deny)"; fi
 
 soak: python-stubs go-peers $(CLIENT_VENV)/installed ## Runs the long proofs whole and prints their counts
-	@.ci/need cargo cc redis-server
+	@.ci/need cargo cc redis-server zsh fish groff
 	REDIS_GATEWAY_SOAK=1 cargo test --locked --release --test it -- --nocapture --test-threads=1
 	REDISGATEWAY_SOAK=1 REDIS_GATEWAY_BIN=$(CURDIR)/target/release/redis-gateway \
 	  $(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_gunicorn.py clients/python/tests/test_rolling.py
 	REDISGATEWAY_SOAK=1 $(MAKE) --no-print-directory releases
 
-rolling: $(CLIENT_VENV)/installed ## Restarts three gateways in turn below callers of all patterns
+rolling: go-peers $(CLIENT_VENV)/installed ## Restarts three gateways in turn below callers of all patterns
 	@.ci/need cargo cc redis-server
 	cargo build --quiet --locked
 	$(CLIENT_VENV)/pytest -q -s -p no:cacheprovider clients/python/tests/test_rolling.py
 
-releases: $(CLIENT_VENV)/installed ## The same, from the release before to this one and back
+releases: go-peers $(CLIENT_VENV)/installed ## The same, from the release before to this one and back
 	@.ci/need cargo cc redis-server
 	rm -f target/previous/redis-gateway
 	.ci/previous
@@ -165,7 +165,7 @@ python-client-lint: $(CLIENT_VENV)/installed
 	$(CLIENT_VENV)/ruff check --cache-dir target/client/ruff clients/python
 	$(CLIENT_VENV)/ruff format --cache-dir target/client/ruff --check clients/python
 
-python-client-tests: $(CLIENT_VENV)/installed ## Tests clients/python against a gateway, with direct clients on the other side
+python-client-tests: go-peers $(CLIENT_VENV)/installed ## Tests clients/python against a gateway, with direct clients on the other side
 	@.ci/need cargo cc redis-server
 	cargo build --quiet --locked
 	$(CLIENT_VENV)/pytest -q -p no:cacheprovider clients/python
@@ -178,8 +178,9 @@ endef
 
 go-peers:
 	@if command -v go >/dev/null; then set -x; cd tests/peers/go && go vet ./... && \
-	go build -o ../../../target/peers/lock_holders . && go build -o ../../../target/peers/mixed ./mixed; \
-	else echo "not run: holders of locks, and mixed services, in Go (no go)"; fi
+	go build -o ../../../target/peers/lock_holders . && go build -o ../../../target/peers/mixed ./mixed && \
+	go build -o ../../../target/peers/rolling ./rolling; \
+	else echo "not run: in Go, holders of locks, mixed services, and callers below gateways that start again (no go)"; fi
 
 .venv/installed: examples/python/requirements.txt tests/peers/requirements.txt
 	@.ci/need python3

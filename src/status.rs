@@ -52,8 +52,10 @@ pub fn reason(status: &Status) -> Option<usize> {
 /// What became of a call whose command has no result.
 pub fn redis(error: &Error, endpoint: EndpointName, method: &'static Method) -> Status {
     let status = |row: &Row, message: &str| row.status(message, Some(endpoint), method, None);
+    if error.leaves_doubt() && !method.retry_safe {
+        return status(&UNKNOWN, UNKNOWN_MESSAGE);
+    }
     match error {
-        Error::Unknown | Error::Protocol(_) if !method.retry_safe => status(&UNKNOWN, UNKNOWN_MESSAGE),
         // Whoever may repeat the call learns all by doing so: no doubt to be told of.
         Error::Unknown
         | Error::Unavailable

@@ -1,10 +1,9 @@
 //! `completions`: what a shell needs to complete the command line.
 
-use std::io::Write as _;
-
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+use super::screen::Screen;
 use super::{Exit, Outcome};
 
 pub(super) fn grammar() -> Command {
@@ -19,13 +18,13 @@ pub(super) fn grammar() -> Command {
         )
 }
 
-pub(super) fn run(args: &ArgMatches) -> Outcome {
+pub(super) fn run(args: &ArgMatches, screen: &mut Screen) -> Outcome {
     let mut script = Vec::new();
     if let Some(shell) = args.get_one::<Shell>("shell") {
         clap_complete::generate(*shell, &mut super::grammar(), "redis-gateway", &mut script);
     }
     // For bash clap_complete looks for commands of a program with a hyphen under another name than it gives them.
     let script = String::from_utf8_lossy(&script).replace("redis__subcmd__gateway", "redis__gateway");
-    std::io::stdout().write_all(script.as_bytes())?;
+    screen.text(script)?;
     Ok(Exit::Fine)
 }

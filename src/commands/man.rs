@@ -1,10 +1,9 @@
 //! `man`: manual pages, from the same grammar as the help.
 
-use std::io::Write as _;
-
 use clap::{Arg, ArgMatches, Command};
 use clap_mangen::Man;
 
+use super::screen::Screen;
 use super::{Exit, Outcome};
 
 pub(super) fn grammar() -> Command {
@@ -16,7 +15,7 @@ pub(super) fn grammar() -> Command {
     )
 }
 
-pub(super) fn run(args: &ArgMatches) -> Outcome {
+pub(super) fn run(args: &ArgMatches, screen: &mut Screen) -> Outcome {
     let whole = super::grammar();
     let (mut page, mut title) = (&whole, whole.get_name().to_owned());
     for name in args.get_many::<String>("command").into_iter().flatten() {
@@ -33,6 +32,6 @@ pub(super) fn run(args: &ArgMatches) -> Outcome {
     let page = page.clone().name(title).version(env!("CARGO_PKG_VERSION"));
     let mut roff = Vec::new();
     Man::new(page).render(&mut roff)?;
-    std::io::stdout().write_all(&roff)?;
+    screen.text(String::from_utf8_lossy(&roff))?;
     Ok(Exit::Fine)
 }

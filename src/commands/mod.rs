@@ -3,6 +3,7 @@
 //! A command is one module: its part of the grammar, and what it does with the [`Screen`]. Those that look at Redis or at a
 //! gateway are told by the same configuration as `serve` where to find it.
 
+mod check;
 mod clients;
 mod completions;
 mod doctor;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
 
-use crate::config::{self, Config, Endpoint, EndpointName, Loaded};
+use crate::config::{self, Config, Endpoint, EndpointName, Loaded, Problems};
 use screen::Screen;
 
 /// How a command ends, as a shell sees it.
@@ -36,7 +37,7 @@ pub enum Exit {
     Misconfigured = 64,
     /// What was asked cannot be reached.
     Unreachable = 69,
-    /// A change was sent and not answered: nobody knows what became of it.
+    /// A change was sent, and no answer says what became of it.
     Unknown = 75,
     /// Ended by Ctrl-C, with what there was by then.
     Interrupted = 130,
@@ -80,6 +81,7 @@ type Outcome = Result<Exit, Failure>;
 /// The grammar of the whole command line.
 pub fn grammar() -> Command {
     config::command().subcommands([
+        check::grammar(),
         doctor::grammar(),
         health::grammar(),
         inventory::grammar(),
@@ -96,29 +98,33 @@ pub fn run(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsStri
         return Exit::Fine;
     };
     // Not all need a configuration, so a wrong one is not in their way.
-    let load = || config::load(matches, env).map_err(|problems| Failure::Misconfigured(problems.to_string()));
-    let outcome = match name {
-        "completions" => completions::run(args),
-        "man" => man::run(args),
-        _ => look(name, args, load),
-    };
+    let outcome = look(name, args, || config::load(matches, env), &mut Screen::new(args));
     outcome.unwrap_or_else(|failure| {
         screen::aside(&failure);
         failure.exit()
     })
 }
 
-fn look(name: &str, args: &ArgMatches, load: impl FnOnce() -> Result<Loaded, Failure>) -> Outcome {
-    let mut screen = Screen::new(args);
+fn look(
+    name: &str,
+    args: &ArgMatches,
+    load: impl FnOnce() -> Result<Loaded, Problems>,
+    screen: &mut Screen,
+) -> Outcome {
     let command = async {
+        if name == "check" {
+            return check::run(load, screen);
+        }
+        let loaded = || load().map_err(|problems| Failure::Misconfigured(problems.to_string()));
         match name {
-            "doctor" => doctor::run(args, load, &mut screen).await,
-            "health" => health::run(args, load, &mut screen).await,
-            "inventory" => inventory::run(args, load, &mut screen).await,
-            "clients" => clients::run(args, load, &mut screen).await,
-            "locks" => locks::run(args, load, &mut screen).await,
-            // `check`: the grammar knows no other.
-            _ => screen.text(load()?).map(|()| Exit::Fine).map_err(Failure::from),
+            "doctor" => doctor::run(args, loaded, screen).await,
+            "health" => health::run(args, loaded, screen).await,
+            "inventory" => inventory::run(args, loaded, screen).await,
+            "clients" => clients::run(args, loaded, screen).await,
+            "locks" => locks::run(args, loaded, screen).await,
+            "completions" => completions::run(args, screen),
+            // `man`: the grammar knows no other.
+            _ => man::run(args, screen),
         }
     };
     // One thread: nothing here is worth a second one.

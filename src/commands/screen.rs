@@ -38,6 +38,11 @@ impl Screen {
         }
     }
 
+    /// Whether scripts read it.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
     /// Prints what a command found, in one of its two forms.
     pub(super) fn show(&mut self, json: impl FnOnce() -> Value, text: impl Display) -> io::Result<()> {
         if self.json {

@@ -2,10 +2,42 @@
 
 use std::fmt;
 
-use super::{EndpointName, Loaded};
+use serde_json::{Value, json};
+
+use super::load::Row;
+use super::{EndpointName, Loaded, Problem, Problems};
 
 /// Values longer than this do not push the places of all others to the right.
 const VALUE_WIDTH: usize = 40;
+
+impl Loaded {
+    /// The same, for scripts. The form is that of [`Problems::json`].
+    pub fn json(&self) -> Value {
+        let setting = |row: &Row| json!({"path": row.path, "value": row.value, "place": row.place.to_string()});
+        let settings: Vec<Value> = self.rows.iter().map(setting).collect();
+        document(&settings, &self.warnings, &[])
+    }
+}
+
+impl Problems {
+    /// What is wrong, for scripts. The form is that of [`Loaded::json`].
+    pub fn json(&self) -> Value {
+        document(&[], &[], &self.0)
+    }
+}
+
+fn document(settings: &[Value], warnings: &[Problem], problems: &[Problem]) -> Value {
+    let all = |problems: &[Problem]| {
+        let one = |problem: &Problem| json!({"place": problem.place.to_string(), "what": problem.what});
+        problems.iter().map(one).collect::<Vec<_>>()
+    };
+    json!({
+        "valid": problems.is_empty(),
+        "settings": settings,
+        "warnings": all(warnings),
+        "problems": all(problems),
+    })
+}
 
 /// Every setting with its value and where it came from, without secrets; then the warnings.
 impl fmt::Display for Loaded {

@@ -49,9 +49,6 @@ pub fn command() -> Command {
                 .map(|arg| arg.global(true).value_parser(value_parser!(String))),
         )
         .subcommand(Command::new("serve").about("Serve calls; what happens without a command, too"))
-        .subcommand(
-            Command::new("check").about("Print the configuration as it is understood, without secrets, and warnings"),
-        )
 }
 
 /// The settings of one concern stand together.

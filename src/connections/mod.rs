@@ -25,7 +25,7 @@ use tower::Layer as _;
 
 use self::late::Looked;
 use crate::config;
-use crate::layer::Stack;
+use crate::layer::{Caller, Stack};
 
 /// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -103,15 +103,17 @@ impl Server {
     async fn accept(&self, listener: &Listener) -> io::Result<()> {
         match listener {
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 // Fails for one that is gone again.
                 drop(stream.set_nodelay(true));
-                self.open.spawn(self.connection(stream, self.age.map(around)));
+                self.open
+                    .spawn(self.connection(stream, Caller::At(from), self.age.map(around)));
             }
             Listener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
+                let caller = stream.peer_cred().map_or(Caller::Anonymous, Caller::Process);
                 // There is no other gateway behind a socket that its caller could find.
-                self.open.spawn(self.connection(stream, None));
+                self.open.spawn(self.connection(stream, caller, None));
             }
         }
         Ok(())
@@ -119,13 +121,18 @@ impl Server {
 
     /// Serves one connection. At its age, or at the drain, its client is told to make another one; then its streams end and say
     /// why, and calls in flight come to their end, for which an aged one has its grace and the drain its own time.
-    fn connection<S>(&self, stream: S, age: Option<Duration>) -> impl Future<Output = ()> + Send + use<S>
+    fn connection<S>(
+        &self,
+        stream: S,
+        caller: Caller,
+        age: Option<Duration>,
+    ) -> impl Future<Output = ()> + Send + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (draining, grace) = (self.draining.clone(), self.grace);
         let ending = draining.child_token();
-        let service = self.stack.until(ending.clone()).layer(self.routes.clone());
+        let service = self.stack.of(caller, ending.clone()).layer(self.routes.clone());
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

@@ -1,5 +1,9 @@
 //! What the layers know about a call, handed to its handler in the request's extensions, and what the handler tells them.
 
+use std::fmt;
+use std::net::SocketAddr;
+
+use tokio::net::unix::UCred;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
@@ -7,11 +11,30 @@ use super::Method;
 use crate::deadline::Deadline;
 use crate::proto::DegradedReason;
 
-/// Who calls. Anonymous until callers are told apart by their certificates or tokens.
+/// Who calls, as its connection tells: neither certificates nor tokens are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
-    /// Nobody in particular.
+    /// It is not known.
     Anonymous,
+    /// From this address, which may be that of a proxy.
+    At(SocketAddr),
+    /// A process on this machine, by a Unix socket.
+    Process(UCred),
+}
+
+/// For log lines.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Caller::Anonymous => f.write_str("unknown"),
+            Caller::At(addr) => addr.fmt(f),
+            // Another container's processes have no number here.
+            Caller::Process(cred) => match cred.pid() {
+                Some(pid) if pid > 0 => write!(f, "uid {}, pid {pid}", cred.uid()),
+                _ => write!(f, "uid {}", cred.uid()),
+            },
+        }
+    }
 }
 
 /// A call on its way.

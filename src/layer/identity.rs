@@ -7,15 +7,16 @@ use tower::Service;
 
 use super::{Call, Caller};
 
-/// Tells each call its caller: nobody in particular, as long as neither certificates nor tokens are looked at.
+/// Tells each call its caller: who made its connection, as long as neither certificates nor tokens are looked at.
 #[derive(Clone)]
 pub struct Identity<S> {
     inner: S,
+    caller: Caller,
 }
 
 impl<S> Identity<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Identity { inner }
+    pub(super) fn new(inner: S, caller: Caller) -> Self {
+        Identity { inner, caller }
     }
 }
 
@@ -32,7 +33,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
-        Call::in_request_mut(&mut request).caller = Caller::Anonymous;
+        Call::in_request_mut(&mut request).caller = self.caller;
         self.inner.call(request)
     }
 }

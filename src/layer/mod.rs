@@ -46,16 +46,18 @@ pub struct Stack {
     sampling: Sampling,
     load: Arc<Load>,
     drain: Arc<CancellationToken>,
+    caller: Caller,
     timeouts: Arc<Timeouts>,
     most: usize,
 }
 
 impl Stack {
-    /// The same layers for calls whose streams end when `drain` is cancelled.
+    /// The same layers for the calls of one connection, whose streams end when `drain` is cancelled.
     #[must_use]
-    pub fn until(&self, drain: CancellationToken) -> Self {
+    pub fn of(&self, caller: Caller, drain: CancellationToken) -> Self {
         Stack {
             drain: Arc::new(drain),
+            caller,
             ..self.clone()
         }
     }
@@ -79,6 +81,7 @@ pub fn stack(
         sampling: Sampling::of(telemetry),
         load: Arc::new(Load::new(limits.clone())),
         drain: Arc::new(drain),
+        caller: Caller::Anonymous,
         timeouts: Arc::new(patterns.map(|pattern| (pattern, timeout(pattern))).collect()),
         most: limits.max_request_bytes,
     }
@@ -111,6 +114,7 @@ impl<S> Layer<S> for Stack {
                         ),
                         self.load.clone(),
                     ),
+                    self.caller,
                 ),
                 self.sampling,
             ),

@@ -97,12 +97,16 @@ impl Rpcs for Service {
 
     async fn reset(&self, request: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
         let call = Call::of(&request);
-        let name = parse_name(&request.into_inner().name)?;
+        let ResetRequest { name: lock } = request.into_inner();
+        let name = parse_name(&lock)?;
         let locks = self.locks(&call)?;
         let held = locks.reset(&name, call.due()).await;
+        // With the name, though it is part of a key: by that it is asked who took a lock.
+        match &held {
+            Ok(held) => tracing::warn!(caller = %call.caller, lock, held, "a lock was released by force"),
+            Err(error) => tracing::warn!(caller = %call.caller, lock, %error, "a lock was to be released by force"),
+        }
         let held = held.map_err(failed(locks, &call))?;
-        // Without the name, which is part of a key.
-        tracing::warn!(caller = ?call.caller, held, "a lock was released by force");
         Ok(Response::new(ResetResponse { held }))
     }
 

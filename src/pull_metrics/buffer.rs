@@ -186,7 +186,7 @@ impl Shared {
         let count = pulls.count;
         let end = match &added {
             Ok(_) => BufferEnd::Written,
-            Err(Error::Unknown | Error::Protocol(_)) => BufferEnd::Unknown,
+            Err(error) if error.leaves_doubt() => BufferEnd::Unknown,
             Err(Error::Reply(Reply::WrongType | Reply::Other(_))) => BufferEnd::Refused,
             Err(error) => {
                 self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some(error.clone());

@@ -4,7 +4,7 @@ use super::slot::Address;
 
 /// Why a command has no result.
 ///
-/// [`Error::Unknown`] is the only one after which a change may stand in Redis.
+/// [`Error::leaves_doubt`] says after which of them a change may stand in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Redis answered with an error: nothing was changed.
@@ -29,6 +29,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a change that failed so may stand: it was sent, and no answer says what became of it.
+    pub fn leaves_doubt(&self) -> bool {
+        matches!(self, Error::Unknown | Error::Protocol(_))
+    }
+
     /// Whether what failed may succeed when it is tried again, where that is safe: a change may stand after [`Error::Unknown`].
     pub fn is_transient(&self) -> bool {
         matches!(

@@ -60,6 +60,46 @@ fn exit_codes_and_where_they_are_explained() {
 }
 
 #[test]
+fn check_says_the_same_to_scripts() {
+    let json = |args: &[&str]| {
+        let (code, out, err) = run(&[&["check", "--json"], args].concat());
+        assert_eq!(err, "");
+        (code, serde_json::from_str::<serde_json::Value>(&out).unwrap())
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.yaml");
+    std::fs::write(&file, "endpoints: {cache: {host: h, password: hidden}}\n").unwrap();
+    let config = format!("--config={}", file.display());
+    let (code, answer) = json(&[&config, "--grpc-listen=0.0.0.0:1"]);
+    assert_eq!(
+        (code, &answer["valid"], &answer["problems"]),
+        (Some(0), &true.into(), &serde_json::json!([]))
+    );
+    let setting = |path: &str| {
+        let all = answer["settings"].as_array().unwrap();
+        all.iter().find(|setting| setting["path"] == path).unwrap().clone()
+    };
+    let password = setting("endpoints.cache.password");
+    assert_eq!(password["value"], "***");
+    assert_eq!(password["place"], format!("{}:1:40", file.display()));
+    assert_eq!(setting("grpc.listen")["place"], "flag --grpc-listen");
+    assert_eq!(answer["warnings"].as_array().unwrap().len(), 1);
+    assert!(!answer.to_string().contains("hidden"));
+
+    let (code, answer) = json(&[&config, "--drain-timeout=1", "--endpoints-cache-port=0"]);
+    assert_eq!((code, &answer["valid"]), (Some(64), &false.into()));
+    let problems = answer["problems"].as_array().unwrap();
+    assert_eq!(
+        (problems.len(), &problems[0]["place"]),
+        (2, &"flag --drain-timeout".into())
+    );
+    assert!(
+        problems[0]["what"].as_str().unwrap().contains("is no duration"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();

@@ -20,9 +20,10 @@ from urllib.parse import parse_qs
 
 from redis_gateway import shared
 from redis_gateway.quay.buildlogs import RedisBuildLogs
-from redis_gateway.quay.cache import CacheKey, get_model_cache
+from redis_gateway.quay.cache import CacheKey, GatewayDataModelCache, get_model_cache
 from redis_gateway.quay.locking import GlobalLock
 from redis_gateway.quay.orchestrator import RedisOrchestrator
+from redis_gateway.quay.pull_stats_flush import PullStatsFlush
 from redis_gateway.quay.pullmetrics import PullMetrics
 from redis_gateway.quay.repo_modification_tracker import RepoModificationTracker
 from redis_gateway.quay.userevent import UserEvent, UserEventListener
@@ -38,16 +39,19 @@ logs = RedisBuildLogs(config)
 event = UserEvent(config, "devtable")
 pulls = PullMetrics(config)
 tracker = RepoModificationTracker(config)
-cache = get_model_cache({"DATA_MODEL_CACHE_CONFIG": {"engine": "redis", "redis_config": config}})
+_cache = get_model_cache({"DATA_MODEL_CACHE_CONFIG": {"engine": "redis", "redis_config": config}})
+assert isinstance(_cache, GatewayDataModelCache)
+cache: GatewayDataModelCache = _cache
 orchestrator = RedisOrchestrator(**config)
+flusher = PullStatsFlush(len, len, redis_config=config)
 
 
 class Failed(Exception):
     """What a drop-in tells by its answer."""
 
 
-def lock() -> None:
-    held = GlobalLock(uuid.uuid4().hex, 30, wait=1)
+def lock(auto_renewal: bool = False) -> None:
+    held = GlobalLock(uuid.uuid4().hex, 30, auto_renewal, wait=1)
     if not held.acquire():
         raise Failed
     held.release()
@@ -57,6 +61,26 @@ def load() -> None:
     # The cache hides its failures: what is loaded must be there the next time.
     key = CacheKey(uuid.uuid4().hex, "60s")
     if [cache.retrieve(key, lambda: "loaded"), cache.retrieve(key, lambda: "loaded again")] != ["loaded"] * 2:
+        raise Failed
+
+
+def load_many() -> None:
+    keys = [CacheKey(uuid.uuid4().hex, "60s") for _ in range(3)]
+    loaded: list[str] = []
+
+    def load_one(key: CacheKey) -> str:
+        loaded.append(key.key)
+        return key.key
+
+    for _ in range(2):
+        cache.retrieve_many(keys, load_one)
+    if loaded != [key.key for key in keys]:
+        raise Failed
+
+
+def flush() -> None:
+    # It logs what fails. Something is there most of the time: pulls are counted all along.
+    if not flusher.flush():
         raise Failed
 
 
@@ -73,16 +97,21 @@ PATTERNS: dict[str, tuple[float, Callable[[], object]]] = {
     "publish later": (0, lambda: event.publish_event_data("docker-cli", {"action": "push_repo"})),
     "count": (5, lambda: pulls.track_tag_pull_sync(7, "latest", DIGEST)),
     "count later": (0, lambda: pulls.track_tag_pull(7, "latest", DIGEST)),
+    "flush": (3 * 5, flush),
     "cache": (2 * (2 + 5 + 2), load),
+    "cache many": (2 * (2 + 3 * (2 + 5 + 2)), load_many),
     "mark": (2, mark),
     "block": (2, lambda: tracker.should_block_read_access(1, "devtable", "simple")),
     "lock": (5 + 1 + 5 + 5, lock),
+    "keep a lock": (5 + 1 + 5 + 5, functools.partial(lock, auto_renewal=True)),
     "set": (5, lambda: orchestrator.set_key(f"metric/{uuid.uuid4().hex}", "x", expiration=60)),
     "get": (5, lambda: orchestrator.get_prefixed_keys("building/")),
 }
 
-# Of this worker: when something was heard, when more of what leaves in the background stood, and how late a greenlet was run.
+# Of this worker: when something was heard, when a change was told, when more of what leaves in the background stood, and how
+# late a greenlet was run.
 heard: list[float] = []
+changed: list[float] = []
 stood: dict[str, list[float]] = {"publish later": [], "count later": []}
 lateness = [0.0]
 
@@ -91,6 +120,10 @@ def listen() -> None:
     for event_id, _ in UserEventListener(config, "devtable", ["docker-cli"]).event_stream():
         if event_id == "docker-cli":
             heard.append(time.monotonic())
+
+
+def watch_keys() -> None:
+    orchestrator.on_key_change("metric/", lambda change: changed.append(time.monotonic()))
 
 
 def watch_the_background() -> None:
@@ -115,7 +148,7 @@ def watch_the_clock() -> None:
 @functools.cache
 def begin() -> None:
     """Once in each worker."""
-    for work in (listen, watch_the_background, watch_the_clock):
+    for work in (listen, watch_keys, watch_the_background, watch_the_clock):
         threading.Thread(target=work, daemon=True).start()
 
 
@@ -140,5 +173,5 @@ def app(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, 
             calls.append(call(name))
             time.sleep(PAUSE)
     start_response("200 OK", [("Content-Type", "application/json")])
-    answer = {"pid": os.getpid(), "calls": calls, "heard": heard, "stood": stood, "late": lateness[0]}
+    answer = {"pid": os.getpid(), "calls": calls, "heard": heard, "changed": changed, "stood": stood, "late": lateness[0]}
     return [json.dumps(answer).encode()]

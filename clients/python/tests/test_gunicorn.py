@@ -126,6 +126,7 @@ def recovery(answers: list[dict[str, Any]], calls: list[dict[str, Any]], back: l
             times.append(call["ended"])
     for answer in answers:
         successes[answer["pid"], "hear"] = answer["heard"]
+        successes[answer["pid"], "watch"] = answer["changed"]
         # What leaves in the background never fails for its caller; it succeeds when it stands.
         for name, times in answer["stood"].items():
             successes[answer["pid"], name] = times

@@ -1,8 +1,8 @@
-"""Three gateways that end and start again in turn, below callers of all patterns: nothing is lost, and nobody is told of it
-but by what their pattern declares.
+"""Three gateways that end and start again in turn, below callers of all patterns, in Python and in Go: nothing is lost, and
+nobody is told of it but by what their pattern declares.
 
 `REDISGATEWAY_SOAK` makes it more rounds. `REDISGATEWAY_TEST_PREVIOUS` names a gateway of the release before: the rounds then go
-from it to the present one, and back.
+from it to the present one, and back. Callers in Go are there where `make go-peers` has built them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from redis_gateway.quay.locking import GlobalLock
 
 from .callers import Batches, Cache, Caller, Flush, Lines, Marks, Pulls, Tail
 from .conftest import ENDPOINTS, Gateway, Machine, Server, eventually, unused_port
+from .go_callers import ALL, GO, GoPulls
 from .watchers import Contender, Keeper, Listener, Manager, Publisher
 
 SOAK = bool(os.environ.get("REDISGATEWAY_SOAK"))
@@ -67,6 +68,9 @@ def test_restarts_in_turn_lose_nothing(server: Server, gateways: list[Gateway], 
     lines, batches = Lines(targets[0]), Batches(targets[1])
     tails = [Tail(targets[2], build) for build in (lines.build, batches.build)]
     pulls = [Pulls(target) for target in targets[:2]]
+    go = [caller(targets[n % 3]) for n, caller in enumerate(ALL)] if GO.exists() else []
+    if not go:
+        print("\nnot run: callers in Go (no target/peers/rolling: make go-peers)")
     publisher = Publisher(targets[1])
     listeners = [Listener(target, publisher) for target in targets]
     managers = [Manager(target) for target in targets[:2]]
@@ -75,7 +79,7 @@ def test_restarts_in_turn_lose_nothing(server: Server, gateways: list[Gateway], 
         batches,
         *tails,
         *pulls,
-        Flush(targets[2], pulls),
+        Flush(targets[2], [*pulls, *(caller for caller in go if isinstance(caller, GoPulls))]),
         Cache(targets[0]),
         Marks(targets[1]),
         *managers,
@@ -83,13 +87,16 @@ def test_restarts_in_turn_lose_nothing(server: Server, gateways: list[Gateway], 
         Keeper(targets[2], targets[0]),
         publisher,
         *listeners,
+        *go,
     ]
     for caller in callers:
         caller.start()
-    machine, slowest = Machine(), 0.0
+    machine, slowest, cuts = Machine(), 0.0, 0
     for number in range(ROUNDS):
         for gateway in gateways:
             _work(callers)
+            # The release before cuts a connection on which a call begins just while it is told to end.
+            cuts += gateway.binary != present
             slowest = max(slowest, gateway.drain())
             gateway.binary = releases[(number + 1) % len(releases)]
             gateway.start()
@@ -103,15 +110,16 @@ def test_restarts_in_turn_lose_nothing(server: Server, gateways: list[Gateway], 
     print(f"\n{ROUNDS} rounds of {len(gateways)} restarts; drains of {slowest:.2f} s at most; the machine late by {late:.2f} s")
     for caller in callers:
         print(f"  {caller}")
-    # Redis is away for a machine that has too much to do. And the release before may cut calls beside one that came too late.
-    assert PREVIOUS or late > LATE or not any(caller.missed for caller in callers)
+    # Redis is away for a machine that has too much to do. None makes more than three calls at a time, which a cut may end.
+    missed = {str(caller): caller.missed for caller in callers if caller.missed > 3 * cuts}
+    assert late > LATE or not missed, missed
     failures = {str(caller): caller.failures[:3] for caller in callers if caller.failures}
     assert not failures, failures
     for caller in callers:
         caller.judge(server)
     _judge_expiries(managers)
-    moves, missed = sum(tail.moved for tail in tails), sum(listener.unheard for listener in listeners)
-    print(f"  tails moved {moves} times; listeners missed {missed} events where a gap was told")
+    moves, unheard = sum(tail.moved for tail in tails), sum(listener.unheard for listener in listeners)
+    print(f"  tails moved {moves} times; listeners missed {unheard} events where a gap was told")
     assert moves, "no tail was moved: it proves nothing"
 
 

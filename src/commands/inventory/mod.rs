@@ -58,7 +58,7 @@ pub(super) async fn run(
         touch: args.get_flag("touch"),
     };
     let (stop, _waiting) = on_ctrl_c();
-    let mut pace = Pace::new(super::rate(args));
+    let pace = Pace::new(super::rate(args));
     let mut reports = Vec::new();
     for place in places.iter().filter(|place| place.is_of(wanted)) {
         if stop.is_cancelled() {
@@ -67,7 +67,7 @@ pub(super) async fn run(
         let what = format!("{}: {}", place.names(), place.server);
         let progress = Progress::new(what.clone());
         let tell = |looked, total| progress.say(format!("{what}: {looked} of {total} keys"));
-        reports.push(walk::walk(place, &terms, &mut pace, &stop, tell).await);
+        reports.push(walk::walk(place, &terms, &pace, &stop, tell).await);
     }
     let json = || {
         json!({

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::walk::MAX_READ;
 use crate::commands::printable::printable;
 use crate::commands::screen::{BAD, Cell, DOUBTFUL, FAINT, GOOD, TITLE, Table};
 use crate::commands::units;
@@ -25,6 +26,10 @@ pub(super) struct Report {
     pub(super) looked: u64,
     /// Keys that may not be looked at.
     pub(super) denied: u64,
+    /// Keys that were looked at, whose size could not be asked for.
+    pub(super) unsized_keys: u64,
+    /// The `maxmemory-policy` on whose account no value was read.
+    pub(super) heeded: Option<String>,
     /// Keys that there were at the start.
     pub(super) total: u64,
     /// One for each kind, in the order of kinds.
@@ -34,8 +39,6 @@ pub(super) struct Report {
     pub(super) more: u64,
     /// Names of some keys that are of no known kind.
     pub(super) unknown: Vec<String>,
-    /// What was not looked at, and why.
-    pub(super) notes: Vec<String>,
     pub(super) end: End,
 }
 
@@ -137,6 +140,31 @@ impl Report {
         self.findings.len() as u64 + self.more
     }
 
+    /// What was not looked at, and why.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let unread: u64 = self.rows.iter().map(|row| row.unread).sum();
+        if let Some(policy) = &self.heeded {
+            notes.push(format!(
+                "values were not read: before Redis 7.2 that makes them look used to maxmemory-policy {policy}; --touch reads them"
+            ));
+        } else if unread > 0 {
+            notes.push(format!(
+                "{unread} values were not read: larger than {MAX_READ} bytes, or not permitted"
+            ));
+        }
+        if self.denied > 0 {
+            notes.push(format!("{} keys were not looked at: not permitted", self.denied));
+        }
+        if self.unsized_keys > 0 {
+            let count = self.unsized_keys;
+            notes.push(format!(
+                "bytes of {count} keys are missing: MEMORY USAGE is not permitted, or failed"
+            ));
+        }
+        notes
+    }
+
     pub(super) fn json(&self) -> Json {
         let finding = |finding: &Finding| {
             json!({
@@ -167,7 +195,7 @@ impl Report {
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "findings_left_out": self.more,
             "unknown_keys": self.unknown,
-            "notes": self.notes,
+            "notes": self.notes(),
         })
     }
 }
@@ -203,7 +231,7 @@ impl fmt::Display for Report {
         if !self.unknown.is_empty() {
             writeln!(f, "of no known kind: {}", self.unknown.join(" "))?;
         }
-        for note in &self.notes {
+        for note in self.notes() {
             writeln!(f, "{DOUBTFUL}note{DOUBTFUL:#}: {note}")?;
         }
         let Report { looked, total, .. } = self;

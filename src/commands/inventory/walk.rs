@@ -20,8 +20,8 @@ const PAGE: u64 = 500;
 /// How many keys are asked about at once.
 const AT_ONCE: usize = 32;
 
-/// The largest value, and entry of a list, that is read, in bytes.
-const MAX_READ: u64 = 256 << 10;
+/// The largest value that is read, in bytes; of a list, the average entry. By what it takes in memory: Redis tells no length of an entry.
+pub(super) const MAX_READ: u64 = 256 << 10;
 
 /// What is read of values is paced too: so many bytes count as a key.
 const BYTES_A_KEY: u64 = 1 << 10;
@@ -44,8 +44,6 @@ struct Look {
     value: Value,
     /// None: that may not be asked, or another server of a Cluster has it.
     beside: Option<Left>,
-    /// Bytes that came in.
-    read: u64,
 }
 
 /// Walks until the end, or until it is told to stop; what was found by then is reported. `tell` hears how many keys it has seen,
@@ -53,7 +51,7 @@ struct Look {
 pub(super) async fn walk(
     on: &Place,
     terms: &Terms<'_>,
-    pace: &mut Pace,
+    pace: &Pace,
     stop: &CancellationToken,
     tell: impl Fn(u64, u64),
 ) -> Report {
@@ -63,11 +61,11 @@ pub(super) async fn walk(
         on.db.unwrap_or_default(),
         &kinds::names(),
     );
-    let walk = Walk { place: on, terms };
+    let walk = Walk { place: on, terms, pace };
     let end = tokio::select! {
         biased;
         () = stop.cancelled() => End::Interrupted,
-        ended = walk.all(&mut report, pace, tell) => match ended {
+        ended = walk.all(&mut report, tell) => match ended {
             Ok(()) => End::Whole,
             Err(error) => End::Failed(error.to_string()),
         },
@@ -85,12 +83,13 @@ pub(super) fn empty(endpoints: Vec<&'static str>, server: String, db: u8, names:
         role: None,
         looked: 0,
         denied: 0,
+        unsized_keys: 0,
+        heeded: None,
         total: 0,
         rows: names.iter().map(|name| Row::new(name)).collect(),
         findings: Vec::new(),
         more: 0,
         unknown: Vec::new(),
-        notes: Vec::new(),
         end: End::Whole,
     }
 }
@@ -98,21 +97,22 @@ pub(super) fn empty(endpoints: Vec<&'static str>, server: String, db: u8, names:
 struct Walk<'a> {
     place: &'a Place,
     terms: &'a Terms<'a>,
+    pace: &'a Pace,
 }
 
 impl Walk<'_> {
-    async fn all(&self, report: &mut Report, pace: &mut Pace, tell: impl Fn(u64, u64)) -> Result<(), Error> {
+    async fn all(&self, report: &mut Report, tell: impl Fn(u64, u64)) -> Result<(), Error> {
         let replication = self.ask(command::info("replication")).await.unwrap_or_default();
         report.role = value(&replication, "role");
         report.total = u64::try_from(self.ask(command::dbsize()).await?).unwrap_or_default();
-        let values = self.may_read(report).await;
-        let mut sizes = true;
+        report.heeded = self.heeded().await;
+        let values = report.heeded.is_none();
         let mut cursor = 0;
         loop {
             let (next, keys) = self.ask(command::scan(cursor, "*", PAGE)).await?;
             cursor = number(&next).ok_or(Error::Protocol("SCAN"))?;
             let now = self.now().await;
-            let mut cost = PAGE.max(keys.len() as u64);
+            let cost = PAGE.max(keys.len() as u64);
             let mut looks = stream::iter(keys)
                 .map(|key| async {
                     let judged = self.judge(&key, values, now).await;
@@ -130,8 +130,7 @@ impl Walk<'_> {
                     }
                     Err(error) => return Err(error),
                 };
-                sizes &= look.bytes.is_some();
-                cost += look.read / BYTES_A_KEY;
+                report.unsized_keys += u64::from(look.bytes.is_none());
                 report.looked += 1;
                 let (index, form) = kinds::of(&key);
                 let row = &mut report.rows[index];
@@ -148,45 +147,23 @@ impl Walk<'_> {
             }
             drop(looks);
             tell(report.looked, report.total);
-            pace.spend(cost).await;
+            self.pace.spend(cost).await;
             if cursor == 0 {
-                break;
+                return Ok(());
             }
         }
-        if report.denied > 0 {
-            let note = format!("{} keys were not looked at: not permitted", report.denied);
-            report.notes.push(note);
-        }
-        if !sizes {
-            report
-                .notes
-                .push("bytes: MEMORY USAGE is not permitted, or failed, for some keys".to_owned());
-        }
-        let unread: u64 = report.rows.iter().map(|row| row.unread).sum();
-        if values && unread > 0 {
-            let note = format!("{unread} values were not read: larger than {MAX_READ} bytes, or not permitted");
-            report.notes.push(note);
-        }
-        Ok(())
     }
 
-    /// Whether values may be read without making them look used to a server that evicts what is not.
-    async fn may_read(&self, report: &mut Report) -> bool {
+    /// The policy to which values that are read would look used, by which the server evicts what is not. None: they may be read.
+    async fn heeded(&self) -> Option<String> {
         if self.terms.touch || self.ask(command::client_no_touch()).await.is_ok() {
-            return true;
+            return None;
         }
         let memory = self.ask(command::info("memory")).await.unwrap_or_default();
-        let policy = value(&memory, "maxmemory_policy");
-        let heedless = policy
-            .as_ref()
-            .is_some_and(|policy| !policy.contains("lru") && !policy.contains("lfu"));
-        if !heedless {
-            let policy = policy.unwrap_or_else(|| "which is unknown".to_owned());
-            report.notes.push(format!(
-                "values were not read: before Redis 7.2 that makes them look used to maxmemory-policy {policy}; --touch reads them"
-            ));
+        match value(&memory, "maxmemory_policy") {
+            Some(policy) => (policy.contains("lru") || policy.contains("lfu")).then_some(policy),
+            None => Some("which is unknown".to_owned()),
         }
-        heedless
     }
 
     /// Looks at a key, and says what is wrong with it; twice, so that what is being changed is not taken for what is wrong. None: it
@@ -199,12 +176,11 @@ impl Walk<'_> {
         if first.is_empty() {
             return Ok(Some((look, first)));
         }
-        let Some(mut again) = self.look(key, values).await? else {
+        let Some(again) = self.look(key, values).await? else {
             return Ok(None);
         };
         let mut found = self.wrong(key, &again, now);
         found.retain(|wrong| first.iter().any(|before| before.right == wrong.right));
-        again.read += look.read;
         Ok(Some((again, found)))
     }
 
@@ -248,7 +224,6 @@ impl Walk<'_> {
             left,
             value: Value::Unread,
             beside: Some(Left::Gone),
-            read: 0,
         };
         let (_, Some(form)) = kinds::of(key) else {
             return Ok(Some(look));
@@ -269,35 +244,39 @@ impl Walk<'_> {
                 }
             }
         }
-        look.read = match &look.value {
-            Value::Unread => 0,
-            Value::Text(text) => text.len() as u64,
-            Value::Ends(_, parts) | Value::Fields(parts) => parts.iter().map(|part| part.len() as u64).sum(),
-        };
         Ok(Some(look))
     }
 
-    /// What the form wants to see of a value, if it is not too large: `GET`; `LLEN` and `LINDEX`; `HGETALL`.
+    /// What the form wants to see of a value, if it is not too large: `GET`; `LLEN` and `LINDEX`; `HGETALL`. Paid for before it is read.
     async fn value(&self, key: &Bytes, form: &Form, bytes: Option<u64>) -> Result<Value, Error> {
-        let small = |bytes: Option<u64>| bytes.is_some_and(|bytes| bytes <= MAX_READ);
-        Ok(match form.reads {
-            Reads::Text if small(bytes) => match self.ask(command::get(key.clone())).await? {
-                Some(text) => Value::Text(text),
-                None => Value::Unread,
-            },
-            Reads::Fields if small(bytes) => Value::Fields(self.ask(command::hgetall(key.clone())).await?),
-            Reads::Ends => {
+        let small = |bytes: Option<u64>| bytes.filter(|bytes| *bytes <= MAX_READ);
+        Ok(match (&form.reads, small(bytes)) {
+            (Reads::Text, Some(bytes)) => {
+                self.pace.spend(bytes / BYTES_A_KEY).await;
+                let text = self.ask(command::get(key.clone())).await?;
+                text.map_or(Value::Unread, Value::Text)
+            }
+            (Reads::Fields, Some(bytes)) => {
+                self.pace.spend(bytes / BYTES_A_KEY).await;
+                Value::Fields(self.ask(command::hgetall(key.clone())).await?)
+            }
+            (Reads::Ends, _) => {
                 let length = self.ask(command::llen(key.clone())).await?;
                 let entry = u64::try_from(length).ok().and_then(|length| bytes?.checked_div(length));
-                if small(entry) {
-                    let (first, last) = tokio::join!(
-                        self.ask(command::lindex(key.clone(), 0)),
-                        self.ask(command::lindex(key.clone(), -1)),
-                    );
-                    Value::Ends(length, first?.into_iter().chain(last?).collect())
-                } else {
-                    Value::Ends(length, Vec::new())
-                }
+                let Some(entry) = small(entry) else {
+                    return Ok(Value::Ends(length, Vec::new()));
+                };
+                let expected = 2 * entry / BYTES_A_KEY;
+                self.pace.spend(expected).await;
+                let (first, last) = tokio::join!(
+                    self.ask(command::lindex(key.clone(), 0)),
+                    self.ask(command::lindex(key.clone(), -1)),
+                );
+                let ends: Vec<Bytes> = first?.into_iter().chain(last?).collect();
+                let read = ends.iter().map(|end| end.len() as u64).sum::<u64>() / BYTES_A_KEY;
+                // An end can be larger than the average, and that is known only now.
+                self.pace.spend(read.saturating_sub(expected)).await;
+                Value::Ends(length, ends)
             }
             _ => Value::Unread,
         })

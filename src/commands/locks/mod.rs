@@ -26,7 +26,7 @@ const PAGE: u64 = 500;
 
 pub(super) fn grammar() -> Command {
     let help = "Exit code: 0 done, 1 nobody holds the lock, or another than the holder that was named, 64 wrong arguments or \
-                configuration, 69 Redis cannot be reached, 75 a release was sent and not answered: look before you try again.";
+                configuration, 69 Redis cannot be reached, 75 a release was sent, and no answer says what became of it: look before you try again.";
     super::looking("locks", "List the locks that are held, show one, release one")
         .mut_arg("json", |json| json.global(true))
         .after_help(help)
@@ -139,7 +139,7 @@ fn name(args: &ArgMatches) -> Result<Name, Failure> {
 }
 
 async fn list(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> Outcome {
-    let mut pace = Pace::new(super::rate(args));
+    let pace = Pace::new(super::rate(args));
     let mut held = BTreeMap::new();
     let progress = Progress::new("looking for locks");
     let mut cursor = 0;

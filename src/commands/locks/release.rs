@@ -1,10 +1,11 @@
 //! `locks release`: takes a lock away from its holder, and wakes who waits for it.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::Desk;
 use super::audit::Audit;
@@ -12,7 +13,6 @@ use crate::commands::printable::printable;
 use crate::commands::screen::Screen;
 use crate::commands::{Exit, Failure, Outcome, units};
 use crate::locks::{Holder, Lock};
-use crate::redis::Error;
 
 pub(super) fn grammar() -> Command {
     let help = "Whoever waits for the lock is woken; a holder through a gateway hears that its lock is lost. A holder that is at \
@@ -66,7 +66,7 @@ pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> 
     if lock.holder != holder {
         return said("another holds it", Exit::Found, screen);
     }
-    if !sure && !asked(shown, &lock)? {
+    if !sure && !asked(shown, &lock).await? {
         return said("left as it is", Exit::Found, screen);
     }
     let reason = args.get_one::<String>("reason").map_or("", String::as_str);
@@ -83,10 +83,10 @@ pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> 
             audit.say("not released: the holder does not hold it any more");
             said("its holder does not hold it any more", Exit::Found, screen)
         }
-        Err(Error::Unknown) => {
-            audit.say("unknown: sent and not answered");
+        Err(error) if error.leaves_doubt() => {
+            audit.say("unknown: sent, and no answer says what became of it");
             said(
-                "sent and not answered: it may be released or not",
+                "sent, and no answer says what became of it: it may be released or not",
                 Exit::Unknown,
                 screen,
             )
@@ -98,15 +98,18 @@ pub(super) async fn run(args: &ArgMatches, desk: &Desk, screen: &mut Screen) -> 
     }
 }
 
-/// Whether a person says yes.
-fn asked(name: &str, lock: &Lock) -> io::Result<bool> {
+/// Whether a person says yes. They may think about it for long, on a thread of their own: meanwhile the connection is probed, and made
+/// anew if it is lost.
+async fn asked(name: &str, lock: &Lock) -> io::Result<bool> {
     let (name, holder) = (printable(name.as_bytes()), printable(lock.holder.as_bytes()));
     let left = units::left(lock.left);
     write!(
         io::stderr(),
         "{name} is held by {holder}, ends in: {left}. Release it? [y/N] "
     )?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+    let line = spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    Ok(matches!(line.await??.trim(), "y" | "Y" | "yes"))
 }

@@ -1,12 +1,12 @@
 //! `inventory`: finds what is wrong among many keys, within its rate, and changes nothing.
 
-use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
 use super::{
-    all_at, logged_in, placed,
+    Ran, all_at, logged_in, placed,
     planted::{PULLS, RIGHT, WRONG, keys, plant_right, plant_wrong},
     run, secret,
 };
@@ -29,14 +29,37 @@ fn findings(answer: &Value) -> Vec<(i64, String, String)> {
     databases.flat_map(of).collect()
 }
 
-/// Notes again and again how many keys were looked at: before the answer, after it, the count.
-async fn watch(server: &RedisServer, samples: &mut Vec<(Instant, Instant, u64)>) -> Infallible {
-    let mut clock = interval(Duration::from_millis(50));
-    loop {
-        clock.tick().await;
-        let before = Instant::now();
-        let calls = server.calls("type").await;
-        samples.push((before, Instant::now(), calls));
+/// How often a command had run: before it was asked, after it, the count.
+type Sample = (Instant, Instant, u64);
+
+/// Runs a command on pipes, and notes again and again how often Redis has run `what`.
+async fn watched(server: &RedisServer, words: &str, endpoints: &[String], what: &str) -> (Ran, Vec<Sample>) {
+    let (mut samples, words) = (Vec::new(), [words]);
+    let watch = async {
+        let mut clock = interval(Duration::from_millis(50));
+        loop {
+            clock.tick().await;
+            let before = Instant::now();
+            let calls = server.calls(what).await;
+            samples.push((before, Instant::now(), calls));
+        }
+    };
+    let ran = tokio::select! {
+        ran = run(&words, endpoints) => ran,
+        never = watch => never,
+    };
+    (ran, samples)
+}
+
+/// In no span were there more than `rate` a second and `slack`, if each counts as `each`.
+fn within(samples: &[Sample], each: u64, rate: u32, slack: u64) {
+    for (n, (from, _, earlier)) in samples.iter().enumerate() {
+        for (_, to, later) in &samples[n..] {
+            let span = to.duration_since(*from);
+            let most = (u64::from(rate) * u64::try_from(span.as_millis()).unwrap()).div_ceil(1_000) + slack;
+            let taken = (later - earlier) * each;
+            assert!(taken <= most, "{taken} in {span:?}");
+        }
     }
 }
 
@@ -49,14 +72,8 @@ async fn each_planted_violation_is_found_among_100_000_keys_within_the_rate() {
     let before: String = server.run(&["DEBUG", "DIGEST"]).await;
     let rate: u32 = 20_000;
     let words = format!("inventory --json --max-findings 1000 --rate {rate}");
-    let endpoints = all_at(server.addr());
-    let words = [words.as_str()];
     let began = Instant::now();
-    let mut samples = Vec::new();
-    let ran = tokio::select! {
-        ran = run(&words, &endpoints) => ran,
-        never = watch(&server, &mut samples) => match never {},
-    };
+    let (ran, samples) = watched(&server, &words, &all_at(server.addr()), "type").await;
     let took = began.elapsed();
     let answer = ran.json();
     assert_eq!(ran.code, Some(1), "{ran}");
@@ -114,13 +131,7 @@ async fn each_planted_violation_is_found_among_100_000_keys_within_the_rate() {
 
     // A step is taken at once, and what is wrong is looked at twice.
     let slack = 3 * PAGE + u64::try_from(WRONG.len()).unwrap();
-    for (n, (from, _, earlier)) in samples.iter().enumerate() {
-        for (_, to, later) in &samples[n..] {
-            let span = to.duration_since(*from);
-            let most = (u64::from(rate) * u64::try_from(span.as_millis()).unwrap()).div_ceil(1_000) + slack;
-            assert!(later - earlier <= most, "{} keys in {span:?}", later - earlier);
-        }
-    }
+    within(&samples, 1, rate, slack);
     let least = Duration::from_secs(all) / rate;
     assert!(took >= least.mul_f64(0.95), "{took:?} for {all} keys");
     println!("{all} keys at {rate} a second took {took:?}, at least {least:?}");
@@ -142,6 +153,35 @@ async fn a_low_rate_is_kept_and_made_use_of() {
     assert!(
         took >= Duration::from_millis(2_850) && took <= most,
         "{took:?}, at most {most:?}"
+    );
+}
+
+#[tokio::test]
+async fn large_values_and_ends_of_lists_are_read_within_the_rate_too() {
+    const KIB: u64 = 200;
+    let _one = heavy().await;
+    let server = RedisServer::new().start().await;
+    let value = format!("\"{}\"", "x".repeat(200 << 10));
+    for n in 0..40 {
+        let key = format!("upstream_token__{n}");
+        server.run::<()>(&["SET", &key, &value, "EX", "600"]).await;
+    }
+    let (ran, samples) = watched(&server, "inventory --rate 2000", &all_at(server.addr()), "get").await;
+    assert_eq!((ran.code, server.calls("get").await), (Some(0), 40), "{ran}");
+    within(&samples, KIB, 2_000, 2 * KIB);
+
+    // By its first entries they are small: that the last one is not is known when it has been read.
+    server.run::<()>(&["FLUSHALL"]).await;
+    let (small, large) = ("1".repeat(7_000), "1".repeat(4 << 20));
+    let log = [&["RPUSH", "builds/1/logs"][..], &[small.as_str(); 20][..], &[&large]].concat();
+    server.run::<()>(&log).await;
+    server.run::<()>(&["EXPIRE", "builds/1/logs", "600"]).await;
+    let began = Instant::now();
+    let ran = run(&["inventory --rate 2000"], &placed(&["build_logs"], server.addr())).await;
+    let took = began.elapsed();
+    assert!(
+        ran.code == Some(0) && took >= Duration::from_millis(1_900),
+        "{took:?} {ran}"
     );
 }
 

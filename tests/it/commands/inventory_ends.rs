@@ -1,13 +1,24 @@
 //! `inventory`, ended before it is through: what it has by then is told.
 
-use super::{Ran, begin, ended, placed};
+use super::{Ran, begin, ended, logged_in, placed, secret};
 use crate::harness::{RedisServer, eventually, signal};
 
 /// Begins to look at 50,000 keys for a minute, lets `end` do something in the middle of it, and waits for the end.
 async fn in_the_middle(server: &mut RedisServer, words: &str, end: impl FnOnce(&mut RedisServer, u32)) -> Ran {
+    let endpoints = placed(&["cache"], server.addr());
+    in_the_middle_at(server, words, &endpoints, end).await
+}
+
+/// The same, with more than the place of its endpoint.
+async fn in_the_middle_at(
+    server: &mut RedisServer,
+    words: &str,
+    endpoints: &[String],
+    end: impl FnOnce(&mut RedisServer, u32),
+) -> Ran {
     server.run::<()>(&["DEBUG", "POPULATE", "50000", "key", "10"]).await;
-    let command = begin(&[words, "--rate 1000"], &placed(&["cache"], server.addr()));
-    eventually("keys are looked at", async || server.calls("type").await > 0).await;
+    let command = begin(&[words, "--rate 1000"], endpoints);
+    eventually("some keys have been looked at", async || server.calls("scan").await > 1).await;
     end(server, command.id().unwrap());
     ended(command).await
 }
@@ -35,6 +46,26 @@ async fn ctrl_c_ends_it_with_what_it_has() {
     let looked = looked(&ran, "interrupted");
     assert!(looked < 50_000, "{ran}");
     assert!(ran.out.contains("KIND") || looked == 0, "{ran}");
+}
+
+#[tokio::test]
+async fn interrupted_it_says_what_it_could_not_look_at() {
+    let mut server = RedisServer::new()
+        .user("narrow", "on >secret ~key:1* +@all")
+        .start()
+        .await;
+    let file = secret();
+    let endpoints = [
+        placed(&["cache"], server.addr()),
+        logged_in(&["cache"], "narrow", &file),
+    ];
+    let ran = in_the_middle_at(&mut server, "inventory", &endpoints.concat(), |_, pid| {
+        signal("INT", pid);
+    })
+    .await;
+    assert_eq!(ran.code, Some(69), "{ran}");
+    assert!(looked(&ran, "interrupted") < 50_000, "{ran}");
+    assert!(ran.out.contains(" keys were not looked at: not permitted\n"), "{ran}");
 }
 
 #[tokio::test]

@@ -8,22 +8,22 @@ use redis_gateway::proto::{
 use serde_json::Value;
 use tonic::{Code, transport::Channel};
 
-use super::{Ran, logged_in, placed, run, secret, terminal::Terminal};
-use crate::harness::{Gateway, Mode, Peer, Proxy, RedisServer, at, config, eventually, patience, unused_port, within};
+use super::{Ran, logged_in, placed, run, secret};
+use crate::harness::{Gateway, Peer, RedisServer, at, config, eventually, patience, unused_port, within};
 
 /// A holder as python-redis-lock names them.
-const ANOTHER: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
+pub(super) const ANOTHER: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// A gateway on a Redis of its own, and what tells a command where that is.
-struct Stand {
-    server: RedisServer,
+pub(super) struct Stand {
+    pub(super) server: RedisServer,
     gateway: Gateway,
     locks: LocksClient<Channel>,
     endpoints: Vec<String>,
 }
 
 impl Stand {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let server = RedisServer::new().start().await;
         let mut settings = config();
         settings.endpoints.user_events = Some(at(server.addr()));
@@ -57,7 +57,7 @@ impl Stand {
         got.unwrap()
     }
 
-    async fn value(&self, name: &str) -> Option<String> {
+    pub(super) async fn value(&self, name: &str) -> Option<String> {
         self.server.run(&["GET", &format!("lock:{name}")]).await
     }
 
@@ -250,62 +250,6 @@ async fn holder_through_a_gateway_hears_that_its_lock_is_lost() {
     );
     drop(stream);
     stand.gateway.stop().await;
-}
-
-#[tokio::test]
-async fn person_on_a_terminal_is_asked_and_an_answer_that_is_lost_is_told_as_such() {
-    let stand = Stand::new().await;
-    let set = ["SET", "lock:job", ANOTHER, "EX", "600"];
-    stand.server.run::<()>(&set).await;
-    let proxy = Proxy::new(stand.server.addr());
-    let endpoints = placed(&["user_events"], proxy.addr());
-    let words = format!("locks release job --reason stuck --holder {ANOTHER}");
-    let asked = format!("job is held by {ANOTHER}, ends in: ");
-
-    let mut terminal = Terminal::run(&[&words], &endpoints, &[]);
-    terminal.shows(&asked).await;
-    terminal.type_in("no");
-    let (code, shown) = terminal.ended().await;
-    assert!(
-        code == Some(1) && shown.contains("job: left as it is") && !shown.contains("begins"),
-        "{shown}"
-    );
-    assert!(stand.value("job").await.is_some());
-
-    let mut terminal = Terminal::run(&[&words], &endpoints, &[]);
-    terminal.shows(&asked).await;
-    terminal.type_in("y");
-    let (code, shown) = terminal.ended().await;
-    assert!(code == Some(0) && shown.contains("job: released"), "{shown}");
-    assert!(stand.value("job").await.is_none());
-
-    stand.server.run::<()>(&set).await;
-    let mut terminal = Terminal::run(&[&words], &endpoints, &[]);
-    terminal.shows(&asked).await;
-    proxy.set(Mode::SwallowReplies);
-    terminal.type_in("y");
-    let (code, shown) = terminal.ended().await;
-    assert!(
-        code == Some(75) && shown.contains("sent and not answered"),
-        "{code:?} {shown}"
-    );
-    assert!(shown.contains("unknown: sent and not answered"), "{shown}");
-    // As it happens, it was.
-    assert!(stand.value("job").await.is_none());
-
-    // Changed hands while the person thought about it.
-    proxy.set(Mode::Pass);
-    stand.server.run::<()>(&set).await;
-    let mut terminal = Terminal::run(&[&words], &endpoints, &[]);
-    terminal.shows(&asked).await;
-    stand.server.run::<()>(&["SET", "lock:job", "next", "EX", "600"]).await;
-    terminal.type_in("y");
-    let (code, shown) = terminal.ended().await;
-    assert!(
-        code == Some(1) && shown.contains("its holder does not hold it any more"),
-        "{shown}"
-    );
-    assert_eq!(stand.value("job").await.as_deref(), Some("next"));
 }
 
 #[tokio::test]

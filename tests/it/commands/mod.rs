@@ -7,6 +7,7 @@ mod health;
 mod inventory;
 mod inventory_ends;
 mod locks;
+mod locks_asked;
 mod planted;
 mod terminal;
 

@@ -1,5 +1,6 @@
 //! Locks through their RPCs, with direct clients that keep to the protocol on the other side.
 
+mod by_force;
 mod direct;
 mod faults;
 mod fencing;
