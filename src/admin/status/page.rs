@@ -47,11 +47,17 @@ pub(super) fn render(report: &Report) -> askama::Result<String> {
 impl Window {
     /// What did not end well, and how often.
     fn told(&self) -> String {
-        let reasons = self.reasons();
-        let reasons = reasons
-            .iter()
-            .map(|(name, count)| format!("{name} {}", format::count(count)));
-        reasons.collect::<Vec<_>>().join(", ")
+        let list = |counts: Vec<(&str, u64)>| {
+            let counts = counts
+                .iter()
+                .map(|(name, count)| format!("{name} {}", format::count(count)));
+            counts.collect::<Vec<_>>().join(", ")
+        };
+        match (list(self.failures()), list(self.degraded())) {
+            (failures, degraded) if degraded.is_empty() => failures,
+            (failures, degraded) if failures.is_empty() => format!("degraded: {degraded}"),
+            (failures, degraded) => format!("{failures}; degraded: {degraded}"),
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use super::history::{History, SPAN, Sample};
 use super::open::{Gauges, Open};
 use super::problem::{self, Problem};
 use super::tally::{Tally, whole};
-use super::window::{FAILED_CALLS, FAILED_COMMANDS, Trend, Window, rounded, trend, windows};
+use super::window::{FAILED_COMMANDS, Trend, Window, rounded, trend, windows};
 use super::{Stand, Watched, utc};
 use crate::layer::METHODS;
 use crate::redis::{Seen, State};
+use crate::status::FAULTS;
 
 /// The gateway at one moment.
 #[derive(Debug, Serialize)]
@@ -125,7 +126,7 @@ impl Report {
             time,
             started,
             uptime_seconds: time.duration_since(started).unwrap_or_default().as_secs(),
-            calls: windows(&now, history, FAILED_CALLS, all),
+            calls: windows(&now, history, &FAULTS, all),
             trend: trend(history, all),
             services: api()
                 .map(|name| service(name, &endpoints, &now, history, &gauges))
@@ -159,7 +160,7 @@ fn service(
         name,
         endpoint: endpoint.map(|endpoint| endpoint.name),
         serving: gauges.value("redis_gateway_serving", &[("service", name)]) == Some(1.0),
-        calls: windows(now, history, FAILED_CALLS, of),
+        calls: windows(now, history, &FAULTS, of),
         trend: trend(history, of),
     }
 }
