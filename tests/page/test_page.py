@@ -95,6 +95,10 @@ def test_open_streams_and_held_locks_are_counted(browser: Browser, gateway: Gate
         assert count("Locks held") == "0"
 
 
+        redis = page.locator("section[aria-labelledby=redis]")
+        for endpoint, connections in (("user_events", "subscriptions 1, blocking 1"), ("cache", "tracking 1")):
+            row = redis.locator("tbody", has_text=endpoint).inner_text()
+            assert f"connections for {connections}" in row and re.search(r"\d of 4,096 in flight", row)
 def test_an_outage_comes_and_goes_in_place(browser: Browser, gateway: Gateway, server: Server, traffic: Traffic) -> None:
     eventually(lambda: traffic.rounds > 20, "traffic")
     with opened(browser, gateway) as page:

@@ -5,7 +5,7 @@ use askama::Template;
 use super::format;
 use super::history::{INTERVAL, SPAN};
 use super::problem::Severity;
-use super::report::{Readiness, Report};
+use super::report::{Connections, Readiness, Report};
 use super::window::{Trend, Window};
 
 /// How many values a chart has.
@@ -58,6 +58,20 @@ impl Window {
             (failures, degraded) if failures.is_empty() => format!("degraded: {degraded}"),
             (failures, degraded) => format!("{failures}; degraded: {degraded}"),
         }
+    }
+}
+
+impl Connections {
+    /// What those are for that commands do not share, and how many.
+    fn beside(&self) -> String {
+        let kinds = [
+            ("subscriptions", self.subscriptions),
+            ("blocking", self.blocking),
+            ("tracking", self.tracking),
+        ];
+        let kinds = kinds.iter().filter(|(_, count)| *count > 0);
+        let told = kinds.map(|(what, count)| format!("{what} {}", format::count(count)));
+        told.collect::<Vec<_>>().join(", ")
     }
 }
 

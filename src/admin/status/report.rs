@@ -59,6 +59,17 @@ pub(super) struct Endpoint {
     /// The services that stand on it.
     pub(super) services: Vec<&'static str>,
     pub(super) servers: Vec<Server>,
+    pub(super) connections: Connections,
+}
+
+/// The connections of an endpoint, by what they are for.
+#[derive(Debug, Serialize)]
+pub(super) struct Connections {
+    /// One to each server that is up.
+    pub(super) commands: u64,
+    pub(super) subscriptions: u64,
+    pub(super) blocking: u64,
+    pub(super) tracking: u64,
 }
 
 /// One server of an endpoint.
@@ -72,6 +83,8 @@ pub(super) struct Server {
     #[serde(serialize_with = "time")]
     pub(super) since: SystemTime,
     pub(super) in_flight: u64,
+    /// As many as may be.
+    pub(super) max_in_flight: u64,
     /// How old what a replica has may be. None: no replica, or never known.
     pub(super) lag_seconds: Option<f64>,
     pub(super) lag_bytes: Option<u64>,
@@ -184,6 +197,7 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
             state: seen.state,
             since: seen.since,
             in_flight: gauge("in_flight").map_or(0, whole),
+            max_in_flight: stand.endpoint.max_in_flight() as u64,
             lag_seconds: current.map(|current| rounded((since_1970.as_secs_f64() - current).max(0.0))),
             lag_bytes: current.and_then(|_| gauge("replica_lag_bytes")).map(whole),
             commands: windows(now, history, FAILED_COMMANDS, of),
@@ -191,8 +205,16 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
             name: seen.label,
         }
     };
+    let servers: Vec<Server> = stand.endpoint.servers().into_iter().map(server).collect();
+    let beside = stand.endpoint.beside();
     Endpoint {
         name,
+        connections: Connections {
+            commands: servers.iter().filter(|server| server.state == State::Up).count() as u64,
+            subscriptions: beside.subscriptions,
+            blocking: beside.blocking,
+            tracking: beside.tracking,
+        },
         state: *stand.endpoint.state().borrow(),
         database: stand.endpoint.db(),
         services: stand
@@ -200,7 +222,7 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
             .iter()
             .map(|full| full.rsplit('.').next().unwrap_or(full))
             .collect(),
-        servers: stand.endpoint.servers().into_iter().map(server).collect(),
+        servers,
     }
 }
 
