@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -66,18 +66,26 @@ pub struct Server {
     age: Option<Duration>,
     grace: Duration,
     draining: CancellationToken,
+    cut: CancellationToken,
     open: TaskTracker,
 }
 
 impl Server {
-    /// Serves `routes` behind the layers until `draining`.
-    pub fn new(routes: Routes, stack: Stack, grpc: &config::Grpc, draining: CancellationToken) -> Self {
+    /// Serves `routes` behind the layers until `draining`; what is still open at `cut` ends at once, with the calls on it.
+    pub fn new(
+        routes: Routes,
+        stack: Stack,
+        grpc: &config::Grpc,
+        draining: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
         Server {
             routes: routes.prepare(),
             stack,
             age: grpc.max_connection_age,
             grace: grpc.max_connection_age_grace,
             draining,
+            cut,
             open: TaskTracker::new(),
         }
     }
@@ -118,12 +126,13 @@ impl Server {
     }
 
     /// Serves one connection. At its age, or at the drain, its client is told to make another one; then its streams end and say
-    /// why, and calls in flight come to their end, for which an aged one has its grace and the drain its own time.
+    /// why, and calls in flight come to their end, for which an aged one has its grace, and all have until `cut`.
     fn connection<S>(&self, stream: S, age: Option<Duration>) -> impl Future<Output = ()> + Send + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (draining, grace) = (self.draining.clone(), self.grace);
+        let (draining, cut) = (self.draining.clone(), self.cut.clone());
+        let grace = self.grace;
         let ending = draining.child_token();
         let service = self.stack.until(ending.clone()).layer(self.routes.clone());
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -149,10 +158,10 @@ impl Server {
             }
             served.as_mut().graceful_shutdown();
             ending.cancel();
-            if aged {
-                drop(timeout(grace, served).await);
-            } else {
-                drop(served.await);
+            tokio::select! {
+                _ = served => {}
+                () = sleep(grace), if aged => {}
+                () = cut.cancelled() => {}
             }
         }
     }
