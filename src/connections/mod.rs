@@ -178,7 +178,7 @@ impl Server {
 async fn silent(begun: &AtomicBool, limit: Duration) {
     sleep(limit).await;
     if begun.load(Ordering::Relaxed) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -234,8 +234,8 @@ mod tests {
         // Of one that begins, no more is asked by then.
         let mut begun = TcpStream::connect(address).await.unwrap();
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings].concat();
-        begun.write_all(&begin).await.unwrap();
+        let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings].concat();
+        begun.write_all(&hello).await.unwrap();
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut heard = Vec::new();
         let end = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut heard)).await;

@@ -88,7 +88,6 @@ async fn what_redis_refuses_is_a_failure() {
             entries: vec![LogEntry {
                 kind: Some(Kind::Json("{}".into())),
             }],
-            ..AppendRequest::default()
         };
         let refused = logs.append(request).await.unwrap_err();
         reason(&refused).as_deref() == Some("REDIS_DENIED")
