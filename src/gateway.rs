@@ -141,7 +141,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
             .map_or(DEFAULT_TIMEOUT, |endpoint| endpoint.command_timeout())
     };
     let stack = layer::stack(&config.limits, &config.telemetry, timeout, draining.clone(), &registry);
-    let server = Server::new(services.routes(), stack, &config.grpc, draining.clone());
+    let cut = CancellationToken::new();
+    let server = Server::new(services.routes(), stack, &config.grpc, draining.clone(), cut.clone());
     let stop = CancellationToken::new();
     let missing = health.missing();
     let watched = admin::Watched {
@@ -160,8 +161,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     draining.cancel();
     let deadline = Instant::now() + config.drain.timeout;
     if tokio::time::timeout_at(deadline, &mut grpc).await.is_err() {
-        tracing::warn!(timeout = ?config.drain.timeout, "calls were still in flight at the end of the drain");
-        grpc.abort();
+        tracing::warn!(
+            timeout = ?config.drain.timeout,
+            "connections were still open at the end of the drain: they are cut, with the calls in flight on them"
+        );
+        cut.cancel();
+        // Nothing more to wait for than that each is dropped.
+        drop(grpc.await);
     }
     running.settled(deadline).await;
     settle(&endpoints, deadline).await;

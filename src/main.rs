@@ -118,25 +118,25 @@ async fn run(config: Config, warnings: &[Problem], stop: CancellationToken) -> R
 /// Says where the gateway listens, and to people what to type next.
 fn announce(config: &Config, listeners: &Listeners) -> io::Result<()> {
     let admin = listeners.admin_addr()?;
-    let grpc = match (&config.grpc.listen, listeners.grpc_addr()) {
-        (Listen::Unix(path), _) => format!("unix:{}", path.display()),
-        (Listen::Tcp(_), Some(addr)) => addr.to_string(),
-        (Listen::Tcp(addr), None) => addr.to_string(),
-    };
+    let bound = listeners.grpc_addr();
+    let listen = bound.map_or_else(|| config.grpc.listen.clone(), Listen::Tcp);
+    let call = listen.called();
+    let grpc = bound.map_or_else(|| call.clone(), |addr| addr.to_string());
     tracing::info!(%grpc, %admin, "listening");
     let mut out = io::stdout();
     if config.embedded.is_none() && !out.is_terminal() {
         return Ok(());
     }
-    // An address to listen on that means all of them is none to call.
-    let call = grpc.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    let page = Listen::Tcp(admin).called();
+    let program = env::args_os().next().unwrap_or_else(|| "redis-gateway".into());
+    let program = program.display();
     let redis = config.embedded.as_ref().map_or_else(String::new, |embedded| {
         format!("  redis-cli -s {} ping\n", embedded.socket().display())
     });
     let python = format!("GATEWAY={call} .venv/bin/python examples/python");
     let text = format!(
-        "\ngRPC on {grpc}, metrics on http://{admin}/metrics; Ctrl-C ends it\n\nNext, from a shell:\n  \
-         grpc_health_probe -addr={call}\n{redis}\nFrom Python, after `make python-stubs`:\n  {python}/append.py 1 \
+        "\ngRPC on {grpc}; http://{page} shows how it goes (/metrics is for Prometheus); Ctrl-C ends it\n\nNext, from a shell:\n  \
+         {program} health --address {call}\n{redis}\nFrom Python, after `make python-stubs`:\n  {python}/append.py 1 \
          build.log\n  {python}/tail.py 1\n\n"
     );
     // Whether or not someone reads it, calls are served.

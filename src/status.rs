@@ -43,6 +43,20 @@ pub const REASONS: [&str; 18] = [
     DRAINING.reason,
 ];
 
+/// What a call ends with that Redis or the gateway failed, and not what its caller asked for; OTHER: a status that is not one of
+/// ours. The status page, spans and the alert `RedisGatewayCallsFail` take the same calls for failed.
+pub const FAULTS: [&str; 9] = [
+    UNAVAILABLE.reason,
+    TIMEOUT.reason,
+    UNKNOWN.reason,
+    OUT_OF_MEMORY.reason,
+    DENIED.reason,
+    REFUSED.reason,
+    NOT_CONFIGURED.reason,
+    OVERLOADED.reason,
+    "OTHER",
+];
+
 /// The place in [`REASONS`] of what a status says. None: it is not one of ours.
 pub fn reason(status: &Status) -> Option<usize> {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;

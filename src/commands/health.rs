@@ -1,6 +1,5 @@
 //! `health`: asks a running gateway how it is, as a probe does.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -14,7 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::screen::{BAD, Cell, GOOD, Screen, Table};
 use super::{Exit, Failure, Outcome};
-use crate::config::{self, Listen, Loaded};
+use crate::config::{self, Loaded};
 use crate::layer::METHODS;
 
 pub(super) fn grammar() -> Command {
@@ -62,22 +61,6 @@ fn address(text: &str) -> Result<String, String> {
     }
 }
 
-/// Where a gateway that listens there is called.
-fn called(listen: &Listen) -> String {
-    match listen {
-        Listen::Tcp(at) => {
-            // An address to listen on that means all of them is none to call.
-            let ip = match at.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                ip => ip,
-            };
-            SocketAddr::new(ip, at.port()).to_string()
-        }
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
 /// What is asked about.
 fn services(args: &ArgMatches) -> Vec<String> {
     if args.get_flag("all") {
@@ -106,7 +89,7 @@ pub(super) async fn run(
 ) -> Outcome {
     let address = match args.get_one::<String>("address") {
         Some(address) => address.clone(),
-        None => called(&load()?.config.grpc.listen),
+        None => load()?.config.grpc.listen.called(),
     };
     let limit = args.get_one::<Duration>("timeout").copied().unwrap_or_default();
     let asked = tokio::time::timeout(limit, ask(&address, services(args))).await;

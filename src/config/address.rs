@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -244,6 +244,23 @@ impl Form for ListenAddress {
     }
 }
 
+impl Listen {
+    /// Where it is called from the same machine: an address that means all of them is none to call.
+    pub fn called(&self) -> String {
+        match self {
+            Listen::Tcp(at) => {
+                let ip = match at.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                    ip => ip,
+                };
+                SocketAddr::new(ip, at.port()).to_string()
+            }
+            Listen::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
 /// The URL of a service, without a password in it, since it is logged.
 pub(super) struct Url;
 
@@ -265,6 +282,23 @@ impl Form for Url {
         match text.parse::<http::Uri>() {
             Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => Ok(text.to_owned()),
             _ => Err(format!("{text:?} is no URL: write one such as http://localhost:4317")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_means_all_is_called_by_the_machines_own() {
+        for (listen, called) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.0:1", "10.0.0.0:1"),
+            ("unix:/run/gateway.sock", "unix:/run/gateway.sock"),
+        ] {
+            assert_eq!(ListenAddress.parse(listen).unwrap().called(), called);
         }
     }
 }

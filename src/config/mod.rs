@@ -85,7 +85,7 @@ pub struct Grpc {
 /// Where operators look.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Prometheus' text at `/metrics`, `/livez`, `/readyz`. Default 127.0.0.1:9102.
+    /// The status page at `/`, Prometheus' text at `/metrics`, `/livez`, `/readyz`. Default 127.0.0.1:9102.
     pub listen: SocketAddr,
 }
 

@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -29,6 +29,10 @@ use crate::layer::{Caller, Stack};
 
 /// Between two HTTP/2 pings to a client that is silent, so that one that is gone does not hold its streams for ever.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// For a client to begin with HTTP/2, which one does at once; pings to it come after that. Too low ends callers on slow networks, too
+/// high keeps file descriptors for who never says a word, such as a port that is checked by a connection that is then forgotten.
+const HANDSHAKE: Duration = Duration::from_secs(20);
 
 /// Before another try when no connection can be accepted, such as for want of file descriptors.
 const RETRY: Duration = Duration::from_millis(100);
@@ -65,19 +69,29 @@ pub struct Server {
     stack: Stack,
     age: Option<Duration>,
     grace: Duration,
+    handshake: Duration,
     draining: CancellationToken,
+    cut: CancellationToken,
     open: TaskTracker,
 }
 
 impl Server {
-    /// Serves `routes` behind the layers until `draining`.
-    pub fn new(routes: Routes, stack: Stack, grpc: &config::Grpc, draining: CancellationToken) -> Self {
+    /// Serves `routes` behind the layers until `draining`; what is still open at `cut` ends at once, with the calls on it.
+    pub fn new(
+        routes: Routes,
+        stack: Stack,
+        grpc: &config::Grpc,
+        draining: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
         Server {
             routes: routes.prepare(),
             stack,
             age: grpc.max_connection_age,
             grace: grpc.max_connection_age_grace,
+            handshake: HANDSHAKE,
             draining,
+            cut,
             open: TaskTracker::new(),
         }
     }
@@ -120,7 +134,7 @@ impl Server {
     }
 
     /// Serves one connection. At its age, or at the drain, its client is told to make another one; then its streams end and say
-    /// why, and calls in flight come to their end, for which an aged one has its grace and the drain its own time.
+    /// why, and calls in flight come to their end, for which an aged one has its grace, and all have until `cut`.
     fn connection<S>(
         &self,
         stream: S,
@@ -130,7 +144,8 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (draining, grace) = (self.draining.clone(), self.grace);
+        let (draining, cut) = (self.draining.clone(), self.cut.clone());
+        let (grace, handshake) = (self.grace, self.handshake);
         let ending = draining.child_token();
         let service = self.stack.of(caller, ending.clone()).layer(self.routes.clone());
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -149,6 +164,7 @@ impl Server {
                 _ = served.as_mut() => return,
                 () = draining.cancelled() => false,
                 Some(()) = OptionFuture::from(age.map(sleep)) => true,
+                () = silent(&begun, handshake) => return,
             };
             // Who has not even begun has nothing to be told, and would be waited for.
             if !begun.load(Ordering::Relaxed) {
@@ -156,16 +172,91 @@ impl Server {
             }
             served.as_mut().graceful_shutdown();
             ending.cancel();
-            if aged {
-                drop(timeout(grace, served).await);
-            } else {
-                drop(served.await);
+            tokio::select! {
+                _ = served => {}
+                () = sleep(grace), if aged => {}
+                () = cut.cancelled() => {}
             }
         }
+    }
+}
+
+/// Comes back if nothing has begun after `limit`.
+async fn silent(begun: &AtomicBool, limit: Duration) {
+    sleep(limit).await;
+    if begun.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 
 /// Within a tenth of `age`, so that connections that began together do not end together.
 fn around(age: Duration) -> Duration {
     age.mul_f64(rand::rng().random_range(0.9..1.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::config::{Limits, Listen, LogFormat, Telemetry};
+    use crate::layer;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn server() -> Server {
+        let limits = Limits {
+            max_calls: 1,
+            max_streams: 1,
+            max_request_bytes: 1,
+            max_value_bytes: 1,
+            max_answer_bytes: 1,
+        };
+        let telemetry = Telemetry {
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            otlp_endpoint: None,
+            sample_ratio: 0.0,
+        };
+        let grpc = config::Grpc {
+            listen: Listen::Unix(PathBuf::new()),
+            socket_mode: 0o660,
+            max_connection_age: None,
+            max_connection_age_grace: PATIENCE,
+        };
+        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
+        let stack = layer::stack(&limits, &telemetry, |_| PATIENCE, draining.clone(), &Registry::new());
+        Server::new(Routes::default(), stack, &grpc, draining, cut)
+    }
+
+    #[tokio::test]
+    async fn who_never_begins_is_not_kept() {
+        let mut server = server();
+        server.handshake = Duration::from_millis(200);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let running = tokio::spawn(server.run(Listener::Tcp(listener)));
+        // Of one that begins, no more is asked by then.
+        let mut begun = TcpStream::connect(address).await.unwrap();
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings].concat();
+        begun.write_all(&hello).await.unwrap();
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut heard = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut heard)).await;
+        end.expect("an end").unwrap();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        begun.write_all(&ping).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(&ping[9..]) {
+            let read = tokio::time::timeout(PATIENCE, begun.read_buf(&mut heard)).await;
+            assert!(
+                read.expect("an answer").unwrap() > 0,
+                "the connection has ended: {heard:?}"
+            );
+        }
+        running.abort();
+    }
 }

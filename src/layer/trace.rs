@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::Code;
+use tonic::{Code, Status};
 use tower::Service;
 use tracing::Span;
 use tracing::field::Empty;
@@ -20,6 +20,7 @@ use super::metrics::CODES;
 use super::watch::{Watch, WatchedBody, WatchedFuture};
 use super::{Call, Method};
 use crate::config::Telemetry;
+use crate::status;
 
 /// The W3C header that names the caller's span.
 const TRACEPARENT: &str = "traceparent";
@@ -101,22 +102,29 @@ impl Watch for Traced {
         Some(&self.0)
     }
 
-    fn ended(&mut self, code: Code) {
-        self.0.record("rpc.grpc.status_code", code as i32);
-        // What a server has to answer for; the rest is the caller's doing.
-        if matches!(
-            code,
-            Code::Unknown
-                | Code::DeadlineExceeded
-                | Code::Unimplemented
-                | Code::Internal
-                | Code::Unavailable
-                | Code::DataLoss
-        ) {
+    fn failed(&mut self, status: &Status) {
+        let fault = match status::reason(status) {
+            Some(reason) => status::FAULTS.contains(&status::REASONS[reason]),
+            // Not one of ours, such as that of an unknown method or service: what a server answers for by OpenTelemetry's conventions.
+            None => matches!(
+                status.code(),
+                Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::Unimplemented
+                    | Code::Internal
+                    | Code::Unavailable
+                    | Code::DataLoss
+            ),
+        };
+        if fault {
             self.0
                 .record("otel.status_code", "ERROR")
-                .record("error.type", CODES[code as usize]);
+                .record("error.type", CODES[status.code() as usize]);
         }
+    }
+
+    fn ended(&mut self, code: Code) {
+        self.0.record("rpc.grpc.status_code", code as i32);
     }
 }
 
@@ -178,15 +186,17 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
+    use opentelemetry::trace::{self, SpanKind, TracerProvider as _};
     use opentelemetry_sdk::error::OTelSdkResult;
     use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span as SdkSpan, SpanData, SpanProcessor};
     use tonic::body::Body;
     use tower::{Layer as _, ServiceExt as _, service_fn};
     use tracing_subscriber::layer::SubscriberExt as _;
 
+    use super::super::METHODS;
     use super::super::testing::{Fixture, GET, answer, request, seen};
     use super::*;
+    use crate::config::EndpointName;
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const PARENT: &str = "00f067aa0ba902b7";
@@ -208,7 +218,7 @@ mod tests {
     }
 
     /// The spans of one call whose handler makes a span of its own if it is in one.
-    async fn spans(ratio: Option<f64>, traceparent: Option<String>, code: Code) -> Vec<SpanData> {
+    async fn spans(ratio: Option<f64>, traceparent: Option<String>, failure: Option<Status>) -> Vec<SpanData> {
         let kept = Kept::default();
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::AlwaysOn)
@@ -219,15 +229,12 @@ mod tests {
 
         let service = Fixture::with(1, 1, ratio)
             .stack
-            .layer(service_fn(|_: Request<Body>| async move {
+            .layer(service_fn(move |_: Request<Body>| {
                 if !Span::current().is_none() {
                     tracing::info_span!("redis").in_scope(|| {});
                 }
-                if code == Code::Ok {
-                    answer()
-                } else {
-                    Ok(tonic::Status::new(code, "").into_http())
-                }
+                let failure = failure.clone();
+                std::future::ready(failure.map_or_else(answer, |status| Ok(status.into_http())))
             }));
         let mut request = request(GET);
         if let Some(value) = traceparent {
@@ -239,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sampled_parent_gets_a_child_in_its_trace() {
-        let spans = spans(Some(0.0), Some(format!("00-{TRACE}-{PARENT}-01")), Code::Ok).await;
+        let spans = spans(Some(0.0), Some(format!("00-{TRACE}-{PARENT}-01")), None).await;
         let [redis, rpc] = &spans[..] else {
             panic!("{spans:?}");
         };
@@ -267,13 +274,27 @@ mod tests {
         for (key, value) in expected {
             assert_eq!(attribute(key).as_deref(), Some(value), "{key}");
         }
-        assert_eq!(rpc.status, Status::Unset);
+        assert_eq!(rpc.status, trace::Status::Unset);
     }
 
     #[tokio::test]
-    async fn a_failure_marks_the_span() {
-        let spans = spans(Some(1.0), None, Code::Unavailable).await;
-        assert!(matches!(spans[1].status, Status::Error { .. }), "{:?}", spans[1].status);
+    async fn what_the_gateway_answers_for_marks_the_span() {
+        let get = METHODS.iter().find(|method| method.path == GET).unwrap();
+        for (failure, error) in [
+            (status::expired(get), true),
+            (status::not_configured(EndpointName::Cache, get), true),
+            (status::overloaded(get), true),
+            (Status::unimplemented("no such method"), true),
+            // The end of each stream whose connection comes to its age.
+            (status::draining(get), false),
+            (status::too_many_keys(get), false),
+            (status::invalid("key", "a key"), false),
+            (Status::not_found("no such service"), false),
+        ] {
+            let spans = spans(Some(1.0), None, Some(failure.clone())).await;
+            let marked = matches!(spans[1].status, trace::Status::Error { .. });
+            assert_eq!(marked, error, "{failure}");
+        }
     }
 
     #[tokio::test]
@@ -287,7 +308,7 @@ mod tests {
             (Some(0.0), Some("nonsense".to_owned()), 0),
             (Some(1.0), None, 2),
         ] {
-            let spans = spans(ratio, traceparent.clone(), Code::Ok).await;
+            let spans = spans(ratio, traceparent.clone(), None).await;
             assert_eq!(spans.len(), expected, "{ratio:?} {traceparent:?}");
         }
     }

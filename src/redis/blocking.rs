@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::beside::Count;
 use super::command;
 use super::connection::{Connection, Role};
 use super::error::Error;
@@ -24,13 +25,15 @@ const MARGIN: Duration = Duration::from_millis(150);
 /// which Redis notices at once.
 pub struct Blocking {
     config: config::Endpoint,
+    count: Count,
     connection: Option<Connection>,
 }
 
 impl Blocking {
-    pub(super) fn new(config: config::Endpoint) -> Self {
+    pub(super) fn new(config: config::Endpoint, count: Count) -> Self {
         Blocking {
             config,
+            count,
             connection: None,
         }
     }
@@ -72,7 +75,7 @@ impl Blocking {
     async fn connect(&self, deadline: Deadline) -> Result<Connection, Error> {
         let open = Connection::open(&self.config.server, &self.config, Role::Commands);
         match tokio::time::timeout_at(deadline.instant(), open).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => Ok(connection.counted(&self.count)),
             Ok(Err(_)) => Err(Error::Unavailable),
             Err(_) => Err(Error::Timeout),
         }

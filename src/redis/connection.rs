@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::beside::{Count, Counted};
 use super::command::{self, Command, Repeat};
 use super::error::{Error, Reply};
 use super::library::client;
@@ -101,6 +102,7 @@ pub(super) struct Connection {
     ended: watch::Receiver<Option<String>>,
     /// How far the replica is that it leads to, as the latest probe told. None: nobody knows.
     pub(super) standing: ArcSwapOption<Standing>,
+    counted: Option<Counted>,
 }
 
 impl Drop for Connection {
@@ -135,6 +137,7 @@ impl Connection {
             task,
             ended,
             standing: ArcSwapOption::empty(),
+            counted: None,
         };
         let deadline = Deadline::within(config.connect_timeout);
         let greet = async {
@@ -162,6 +165,12 @@ impl Connection {
             }
             Err(error) => Err(ConnectError::Refused(error)),
         }
+    }
+
+    /// Is one of `count` as long as it lives.
+    pub(super) fn counted(mut self, count: &Count) -> Self {
+        self.counted = Some(count.one());
+        self
     }
 
     /// Sends a command and waits for its reply until `deadline`.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+use super::beside::{Beside, Counts};
 use super::blocking::Blocking;
 use super::cluster::Cluster;
 use super::command::{self, Command, Once, Repeat, Repeatable};
@@ -32,6 +33,7 @@ pub struct Endpoint {
     config: config::Endpoint,
     topology: Topology,
     changes: TaskTracker,
+    beside: Counts,
 }
 
 /// What stands behind an endpoint.
@@ -77,6 +79,7 @@ impl Endpoint {
             config: config.clone(),
             topology,
             changes: TaskTracker::new(),
+            beside: Counts::default(),
         })
     }
 
@@ -109,6 +112,16 @@ impl Endpoint {
             Topology::Single(shard) => shard.seen().collect(),
             Topology::Cluster(cluster) => cluster.seen(),
         }
+    }
+
+    /// How many commands each of its servers may have in flight.
+    pub fn max_in_flight(&self) -> usize {
+        self.config.max_in_flight
+    }
+
+    /// The connections beside those that commands share.
+    pub fn beside(&self) -> Beside {
+        self.beside.now()
     }
 
     /// Which keys one command can name: all of them, or on a Cluster those of one slot. By their places among `keys`.
@@ -311,17 +324,19 @@ impl Endpoint {
             Topology::Single(_) => server.clone(),
             Topology::Cluster(cluster) => cluster.any_server(),
         };
-        Subscriber::open(self.name.as_str(), self.config.clone(), Box::new(server))
+        let count = self.beside.subscriptions.clone();
+        Subscriber::open(self.name.as_str(), self.config.clone(), count, Box::new(server))
     }
 
     /// Tells `hear` of each key that begins with one of `prefixes` and is changed on the primary, on a connection of its own.
     pub fn track(&self, prefixes: Vec<Bytes>, hear: impl Fn(Heard) + Send + Sync + 'static) -> Tracking {
-        Tracking::open(self.name.as_str(), self.config.clone(), prefixes, self.state(), hear)
+        let (config, count) = (self.config.clone(), self.beside.tracking.clone());
+        Tracking::open(self.name.as_str(), config, count, prefixes, self.state(), hear)
     }
 
     /// Blocking commands, on a connection of their own.
     pub fn blocking(&self) -> Blocking {
-        Blocking::new(self.config.clone())
+        Blocking::new(self.config.clone(), self.beside.blocking.clone())
     }
 
     /// A new connection to the primary for a few commands, closed when dropped: shows that one can be had.

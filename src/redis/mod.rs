@@ -5,6 +5,7 @@
 //! switched off, since it repeats what must not be repeated and misses what is dead.
 
 mod backoff;
+mod beside;
 mod blocking;
 mod cluster;
 pub mod command;
@@ -28,6 +29,7 @@ mod tls;
 mod tracking;
 mod visit;
 
+pub use beside::Beside;
 pub use blocking::Blocking;
 pub use command::{Command, Existing, Once, Repeatable};
 pub use endpoint::{Endpoint, Fresh};

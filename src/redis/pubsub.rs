@@ -11,6 +11,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::beside::Count;
 use super::connection::{Connection, Kind, Role};
 use super::error::{Error, Reply};
 use super::replication::Watch;
@@ -88,7 +89,7 @@ impl Drop for Subscription {
 }
 
 impl Subscriber {
-    pub(super) fn open(endpoint: &'static str, config: config::Endpoint, server: ServerToday) -> Self {
+    pub(super) fn open(endpoint: &'static str, config: config::Endpoint, count: Count, server: ServerToday) -> Self {
         let (requests, taken) = mpsc::channel(REQUEST_BUFFER);
         let (events, _) = broadcast::channel(EVENT_BUFFER);
         #[expect(
@@ -99,6 +100,7 @@ impl Subscriber {
         let task = Task {
             endpoint,
             config,
+            count,
             server,
             events: events.clone(),
             channels: HashMap::new(),
@@ -163,6 +165,7 @@ struct Live {
 struct Task {
     endpoint: &'static str,
     config: config::Endpoint,
+    count: Count,
     server: ServerToday,
     events: broadcast::Sender<Event>,
     /// What is subscribed to on the connection that there is, or will be on the next one, and how often.
@@ -325,7 +328,8 @@ impl Task {
         if self.connection.is_none() {
             let connection = Connection::open(&(self.server)(), &self.config, Role::Subscriber)
                 .await
-                .map_err(|_| Error::Unavailable)?;
+                .map_err(|_| Error::Unavailable)?
+                .counted(&self.count);
             let (messages, notifications) = (connection.messages(), connection.notifications());
             for kind in [Kind::Channel, Kind::Pattern] {
                 let names: Vec<Bytes> = self.topics(kind).keys().cloned().collect();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::beside::Count;
 use super::command;
 use super::connection::{Connection, Role};
 use super::error::{Error, Reply};
@@ -55,6 +56,7 @@ impl Tracking {
     pub(super) fn open(
         endpoint: &'static str,
         config: config::Endpoint,
+        count: Count,
         prefixes: Vec<Bytes>,
         primary: watch::Receiver<State>,
         hear: impl Fn(Heard) + Send + Sync + 'static,
@@ -62,6 +64,7 @@ impl Tracking {
         let task = Task {
             endpoint,
             config,
+            count,
             prefixes,
             primary,
             hear,
@@ -75,6 +78,7 @@ impl Tracking {
 struct Task<H> {
     endpoint: &'static str,
     config: config::Endpoint,
+    count: Count,
     prefixes: Vec<Bytes>,
     primary: watch::Receiver<State>,
     hear: H,
@@ -116,7 +120,7 @@ impl<H: Fn(Heard) + Send + Sync> Task<H> {
 
     async fn begin(&self) -> Result<(Connection, Receiver<Message>), Error> {
         let opened = Connection::open(&self.config.server, &self.config, Role::Tracker).await;
-        let connection = opened.map_err(|_| Error::Unavailable)?;
+        let connection = opened.map_err(|_| Error::Unavailable)?.counted(&self.count);
         let messages = connection.messages();
         let deadline = Deadline::within(self.config.command_timeout);
         let id = connection.ask(command::client_id(), deadline).await?;

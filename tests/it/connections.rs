@@ -3,8 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration};
 
 use prost::Message;
+use redis_gateway::config::Endpoint;
 use redis_gateway::proto::{
-    AcquireRequest, AcquireResponse, TailRequest, build_logs_client::BuildLogsClient, locks_client::LocksClient,
+    AcquireRequest, AcquireResponse, ListEntriesRequest, TailRequest, build_logs_client::BuildLogsClient,
+    locks_client::LocksClient,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -72,6 +74,41 @@ async fn a_connection_that_says_nothing_holds_up_no_drain() {
     // It hears the gateway's settings, and the end.
     let heard = timeout(patience(), silent.read_to_end(&mut Vec::new())).await;
     heard.expect("an end").unwrap();
+}
+
+/// A Redis that hangs keeps a call for as long as its caller would wait; the end of the drain does not.
+#[tokio::test]
+async fn what_outlives_the_drain_is_cut() {
+    let server = RedisServer::new().start().await;
+    let mut config = config();
+    let hours = Duration::from_hours(1);
+    config.drain.timeout = Duration::from_millis(300);
+    config.endpoints.build_logs = Some(Endpoint {
+        command_timeout: hours,
+        probe_timeout: hours,
+        ..at(server.addr())
+    });
+    let gateway = Gateway::start(config).await;
+    let mut logs = gateway.build_logs().await;
+    let request = ListEntriesRequest {
+        build_id: "b".into(),
+        ..ListEntriesRequest::default()
+    };
+    eventually("the gateway is connected", async || {
+        logs.list_entries(request.clone()).await.is_ok()
+    })
+    .await;
+    server.pause();
+    let waiting = tokio::spawn(async move { logs.list_entries(within(hours, request)).await });
+    eventually("the call is in flight", async || {
+        let (_, metrics) = gateway.admin("/metrics").await;
+        metrics.contains("redis_gateway_rpc_in_flight{method=\"ListEntries\",service=\"BuildLogs\"} 1\n")
+    })
+    .await;
+    // It leaves no task behind, the call's neither.
+    gateway.stop().await;
+    let status = waiting.await.unwrap().unwrap_err();
+    assert_eq!(reason(&status), None, "{status}");
 }
 
 #[tokio::test]

@@ -162,6 +162,24 @@ async fn the_embedded_server_ends_with_the_gateway_and_keeps_its_data() {
 }
 
 #[tokio::test]
+async fn what_it_says_to_type_next_works() {
+    let (_folder, data) = folder();
+    let mut gateway = Gateway::start(&data).await;
+    let mut said = BufReader::new(gateway.child.stdout.take().unwrap()).lines();
+    let mut page = false;
+    let health = loop {
+        let line = timeout(patience(), said.next_line()).await.unwrap().unwrap().unwrap();
+        page |= line.contains("; http://127.0.0.1:");
+        if line.contains(" health --address 127.0.0.1:") {
+            break line;
+        }
+    };
+    assert!(page, "the status page is not named");
+    let typed = Command::new("sh").args(["-c", &health]).output().await.unwrap();
+    assert!(typed.status.success(), "{health}: {typed:?}");
+}
+
+#[tokio::test]
 async fn a_second_interrupt_ends_a_drain_at_once() {
     let (_folder, data) = folder();
     let mut gateway = Gateway::start_with(&data, &["--drain-delay=10m"]).await;

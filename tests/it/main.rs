@@ -17,4 +17,5 @@ mod releases;
 mod replay;
 mod rpc_faults;
 mod soak;
+mod status;
 mod user_events;

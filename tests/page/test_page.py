@@ -34,6 +34,11 @@ def opened(browser: Browser, gateway: Gateway, **settings: Any) -> Iterator[Page
     assert complaints == []
 
 
+def busy(gateway: Gateway, traffic: Traffic) -> None:
+    """Waits for traffic that is well, and until Redis tells the cache of changes."""
+    eventually(lambda: traffic.rounds > 20 and gateway.json()["problems"] == [], "traffic without a problem")
+
+
 def verdict(page: Page) -> str:
     return page.get_by_role("status").inner_text()
 
@@ -42,7 +47,7 @@ def verdict(page: Page) -> str:
 def test_fits_and_is_accessible(
     browser: Browser, gateway: Gateway, traffic: Traffic, viewport: Any, scheme: Any
 ) -> None:
-    eventually(lambda: traffic.rounds > 20, "traffic")
+    busy(gateway, traffic)
     with opened(browser, gateway, viewport=viewport, color_scheme=scheme) as page:
         assert "All is well" in verdict(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
@@ -53,7 +58,7 @@ def test_fits_and_is_accessible(
 
 
 def test_without_a_script(browser: Browser, gateway: Gateway, traffic: Traffic) -> None:
-    eventually(lambda: traffic.rounds > 20, "traffic")
+    busy(gateway, traffic)
     with opened(browser, gateway, java_script_enabled=False) as page:
         assert "All is well" in verdict(page)
         assert page.locator("noscript meta[http-equiv=refresh]").count() == 1
@@ -64,7 +69,7 @@ def test_without_a_script(browser: Browser, gateway: Gateway, traffic: Traffic) 
 
 
 def test_says_what_the_json_says(browser: Browser, gateway: Gateway, traffic: Traffic) -> None:
-    eventually(lambda: traffic.rounds > 20, "traffic")
+    busy(gateway, traffic)
     traffic.end()
     said = gateway.json()
     assert (said["state"], said["problems"]) == ("ready", [])
@@ -90,6 +95,10 @@ def test_open_streams_and_held_locks_are_counted(browser: Browser, gateway: Gate
 
         names = ("Listen UserEvents", "Hold Locks", "Locks held", "Waiting for a lock", "Listeners to events", "Claims")
         assert [count(name) for name in names] == ["1", "2", "1", "1", "1", "1"]
+        redis = page.locator("section[aria-labelledby=redis]")
+        for endpoint, connections in (("user_events", "subscriptions 1, blocking 1"), ("cache", "tracking 1")):
+            row = redis.locator("tbody", has_text=endpoint).inner_text()
+            assert f"connections for {connections}" in row and re.search(r"\d of 4,096 in flight", row)
         traffic.end()
         section.locator("tr.off", has_text="Listen UserEvents").wait_for(timeout=SOON)
         assert count("Locks held") == "0"

@@ -23,6 +23,10 @@ const FLUSH: [(&str, &str); 3] = [
     ("redis_gateway_pull_metrics_lost_keys_total", ""),
 ];
 
+/// Methods whose calls wait for as long as their callers want, for a lock or a lease: how long they take says nothing about how fast
+/// calls are. Those that the alert `RedisGatewayCallsSlow` passes over.
+pub(super) const WAITING: [&str; 2] = ["Acquire", "GetOrLease"];
+
 /// One look at the counters.
 #[derive(Debug)]
 pub(super) struct Sample {
@@ -53,12 +57,18 @@ impl Sample {
                     "redis_gateway_rpc_degraded_total" => {
                         sample.service(metric).count_degraded(label(metric, "reason"), counted);
                     }
-                    "redis_gateway_rpc_failures_total" if label(metric, "reason") == "DRAINING" => {
-                        sample.service(metric).count_sent_on(counted);
+                    "redis_gateway_rpc_failures_total" => {
+                        sample.service(metric).count_failure(label(metric, "reason"), counted);
                     }
-                    "redis_gateway_rpc_duration_seconds" => sample.service(metric).time(metric.get_histogram()),
+                    "redis_gateway_rpc_duration_seconds" if !WAITING.contains(&label(metric, "method")) => {
+                        sample.service(metric).time(metric.get_histogram());
+                    }
                     "redis_gateway_redis_commands_total" => {
-                        sample.server(metric).count(label(metric, "outcome"), counted);
+                        let outcome = label(metric, "outcome");
+                        sample.server(metric).count(outcome, counted);
+                        if outcome != "ok" {
+                            sample.server(metric).count_failure(outcome, counted);
+                        }
                     }
                     "redis_gateway_redis_command_duration_seconds" => {
                         sample.server(metric).time(metric.get_histogram());

@@ -5,7 +5,7 @@ use askama::Template;
 use super::format;
 use super::history::{INTERVAL, SPAN};
 use super::problem::Severity;
-use super::report::{Readiness, Report};
+use super::report::{Connections, Readiness, Report};
 use super::window::{Trend, Window};
 
 /// How many values a chart has.
@@ -47,11 +47,31 @@ pub(super) fn render(report: &Report) -> askama::Result<String> {
 impl Window {
     /// What did not end well, and how often.
     fn told(&self) -> String {
-        let reasons = self.reasons();
-        let reasons = reasons
-            .iter()
-            .map(|(name, count)| format!("{name} {}", format::count(count)));
-        reasons.collect::<Vec<_>>().join(", ")
+        let list = |counts: Vec<(&str, u64)>| {
+            let counts = counts
+                .iter()
+                .map(|(name, count)| format!("{name} {}", format::count(count)));
+            counts.collect::<Vec<_>>().join(", ")
+        };
+        match (list(self.failures()), list(self.degraded())) {
+            (failures, degraded) if degraded.is_empty() => failures,
+            (failures, degraded) if failures.is_empty() => format!("degraded: {degraded}"),
+            (failures, degraded) => format!("{failures}; degraded: {degraded}"),
+        }
+    }
+}
+
+impl Connections {
+    /// What those are for that commands do not share, and how many.
+    fn beside(&self) -> String {
+        let kinds = [
+            ("subscriptions", self.subscriptions),
+            ("blocking", self.blocking),
+            ("tracking", self.tracking),
+        ];
+        let kinds = kinds.iter().filter(|(_, count)| *count > 0);
+        let told = kinds.map(|(what, count)| format!("{what} {}", format::count(count)));
+        told.collect::<Vec<_>>().join(", ")
     }
 }
 

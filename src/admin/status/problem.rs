@@ -8,8 +8,9 @@ use super::format::{clock, percent};
 use super::report::{Endpoint, Readiness, Report, Service};
 use super::window::Window;
 use crate::redis::State;
+use crate::status::FAULTS;
 
-/// The share of calls from which on failing ones are a problem, as for the alerts.
+/// The share of calls from which on failing ones are a problem, as for the alert `RedisGatewayCallsFail`.
 const SHARE: f64 = 0.05;
 
 /// For health to find out what a connection is worth.
@@ -122,24 +123,21 @@ fn unhealthy(service: &Service, report: &Report) -> Option<Problem> {
 }
 
 fn failing(service: &str, calls: &Window) -> Vec<Problem> {
-    let reasons = |failed: &dyn Fn(&str) -> bool| {
-        let reasons = calls
-            .reasons()
-            .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| failed(name));
-        reasons.collect::<Vec<_>>().join(", ")
+    let names = |counts: Vec<(&str, u64)>, told: &[&str]| {
+        let names = counts.into_iter().map(|(name, _)| name);
+        let told = names.filter(|name| told.is_empty() || told.contains(name));
+        told.collect::<Vec<_>>().join(", ")
     };
     let mut problems = Vec::new();
     if calls.failed_share > SHARE {
-        let codes = reasons(&|name| super::window::FAILED_CALLS.contains(&name));
+        let why = names(calls.failures(), &FAULTS);
         let share = percent(&calls.failed_share);
         problems.push(critical(format!(
-            "{service}: {share} of the calls of the last minute failed ({codes})"
+            "{service}: {share} of the calls of the last minute failed ({why})"
         )));
     }
     if calls.degraded_share > SHARE {
-        let why = reasons(&|name| calls.degraded_reasons.contains_key(name));
+        let why = names(calls.degraded(), &[]);
         let share = percent(&calls.degraded_share);
         problems.push(warning(format!(
             "{service}: {share} of the answers of the last minute are degraded ({why})"
@@ -160,24 +158,22 @@ fn warning(text: String) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::{History, Sample};
+    use super::super::history::{History, Sample, WAITING};
     use super::super::tally::Tally;
-    use super::super::window::{FAILED_CALLS, windows};
+    use super::super::window::windows;
     use super::*;
+    use crate::status::REASONS;
 
-    fn told(outcomes: &[(&str, f64)], degraded: f64) -> Vec<(Severity, String)> {
+    fn told(failures: &[(&str, f64)], fine: f64, degraded: f64) -> Vec<(Severity, String)> {
         let mut tally = Tally::default();
-        for (outcome, count) in outcomes {
-            match *outcome {
-                "DRAINING" => {
-                    tally.count("UNAVAILABLE", *count);
-                    tally.count_sent_on(*count);
-                }
-                outcome => tally.count(outcome, *count),
-            }
+        tally.count("OK", fine);
+        for (reason, count) in failures {
+            // Codes say nothing about whose doing it was.
+            tally.count("FAILED_PRECONDITION", *count);
+            tally.count_failure(reason, *count);
         }
         tally.count_degraded("REDIS_TIMEOUT", degraded);
-        let calls = windows(&Sample::read(&[]), &History::default(), FAILED_CALLS, |_| {
+        let calls = windows(&Sample::read(&[]), &History::default(), &FAULTS, |_| {
             Some(tally.clone())
         });
         let problems = failing("Cache", &calls[0]).into_iter();
@@ -186,21 +182,54 @@ mod tests {
 
     #[test]
     fn failures_are_a_problem_from_a_share_on() {
-        assert_eq!(told(&[], 0.0), []);
-        assert_eq!(told(&[("OK", 95.0), ("UNAVAILABLE", 5.0)], 5.0), []);
+        assert_eq!(told(&[], 0.0, 0.0), []);
+        assert_eq!(told(&[("REDIS_UNAVAILABLE", 5.0)], 95.0, 5.0), []);
         // What callers asked for wrongly is not the gateway's failure.
-        assert_eq!(told(&[("OK", 1.0), ("INVALID_ARGUMENT", 99.0)], 0.0), []);
+        assert_eq!(
+            told(&[("INVALID_ARGUMENT", 50.0), ("TOO_MANY_KEYS", 49.0)], 1.0, 0.0),
+            []
+        );
         // Streams whose connection came to its age are opened again.
-        assert_eq!(told(&[("OK", 1.0), ("DRAINING", 99.0)], 0.0), []);
-        let both = told(&[("OK", 80.0), ("UNKNOWN", 5.0), ("UNAVAILABLE", 15.0)], 30.0);
-        let failed = "Cache: 20 % of the calls of the last minute failed (UNAVAILABLE, UNKNOWN)";
+        assert_eq!(told(&[("DRAINING", 99.0)], 1.0, 0.0), []);
+        let failures = [("OUTCOME_UNKNOWN", 5.0), ("REDIS_DENIED", 15.0), ("LOCK_LOST", 10.0)];
+        let failed = "Cache: 20 % of the calls of the last minute failed (REDIS_DENIED, OUTCOME_UNKNOWN)";
         let degraded = "Cache: 30 % of the answers of the last minute are degraded (REDIS_TIMEOUT)";
         assert_eq!(
-            both,
+            told(&failures, 70.0, 30.0),
             [
                 (Severity::Critical, failed.to_owned()),
                 (Severity::Warning, degraded.to_owned())
             ]
         );
+    }
+
+    /// What an alert's expression matches a label against, in all of its parts.
+    fn alternatives<'a>(alert: &str, matcher: &str) -> Vec<&'a str> {
+        let rules = include_str!("../../../helm/redis-gateway/files/rules.yaml");
+        let (_, rule) = rules.split_once(&format!("alert: {alert}\n")).unwrap();
+        let (_, expression) = rule.split_once(matcher).unwrap();
+        expression.split_once('"').unwrap().0.split('|').collect()
+    }
+
+    #[test]
+    fn the_alert_counts_the_same_failures() {
+        let alternatives = alternatives("RedisGatewayCallsFail", "reason=~\"");
+        let matches = |reason: &&str| {
+            let mut alternatives = alternatives.iter();
+            alternatives.any(|one| {
+                one.strip_suffix(".*")
+                    .map_or(reason == one, |start| reason.starts_with(start))
+            })
+        };
+        let mut counted: Vec<&str> = REASONS.into_iter().chain(["OTHER"]).filter(matches).collect();
+        let mut faults = FAULTS;
+        counted.sort_unstable();
+        faults.sort_unstable();
+        assert_eq!(counted, faults);
+    }
+
+    #[test]
+    fn the_alert_passes_over_the_same_waits() {
+        assert_eq!(alternatives("RedisGatewayCallsSlow", "method!~\""), WAITING);
     }
 }

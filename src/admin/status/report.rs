@@ -10,10 +10,11 @@ use super::history::{History, SPAN, Sample};
 use super::open::{Gauges, Open};
 use super::problem::{self, Problem};
 use super::tally::{Tally, whole};
-use super::window::{FAILED_CALLS, FAILED_COMMANDS, Trend, Window, rounded, trend, windows};
+use super::window::{FAILED_COMMANDS, Trend, Window, rounded, trend, windows};
 use super::{Stand, Watched, utc};
 use crate::layer::METHODS;
 use crate::redis::{Seen, State};
+use crate::status::FAULTS;
 
 /// The gateway at one moment.
 #[derive(Debug, Serialize)]
@@ -58,6 +59,17 @@ pub(super) struct Endpoint {
     /// The services that stand on it.
     pub(super) services: Vec<&'static str>,
     pub(super) servers: Vec<Server>,
+    pub(super) connections: Connections,
+}
+
+/// The connections of an endpoint, by what they are for.
+#[derive(Debug, Serialize)]
+pub(super) struct Connections {
+    /// One to each server that is up.
+    pub(super) commands: u64,
+    pub(super) subscriptions: u64,
+    pub(super) blocking: u64,
+    pub(super) tracking: u64,
 }
 
 /// One server of an endpoint.
@@ -71,6 +83,8 @@ pub(super) struct Server {
     #[serde(serialize_with = "time")]
     pub(super) since: SystemTime,
     pub(super) in_flight: u64,
+    /// As many as may be.
+    pub(super) max_in_flight: u64,
     /// How old what a replica has may be. None: no replica, or never known.
     pub(super) lag_seconds: Option<f64>,
     pub(super) lag_bytes: Option<u64>,
@@ -125,7 +139,7 @@ impl Report {
             time,
             started,
             uptime_seconds: time.duration_since(started).unwrap_or_default().as_secs(),
-            calls: windows(&now, history, FAILED_CALLS, all),
+            calls: windows(&now, history, &FAULTS, all),
             trend: trend(history, all),
             services: api()
                 .map(|name| service(name, &endpoints, &now, history, &gauges))
@@ -159,7 +173,7 @@ fn service(
         name,
         endpoint: endpoint.map(|endpoint| endpoint.name),
         serving: gauges.value("redis_gateway_serving", &[("service", name)]) == Some(1.0),
-        calls: windows(now, history, FAILED_CALLS, of),
+        calls: windows(now, history, &FAULTS, of),
         trend: trend(history, of),
     }
 }
@@ -183,6 +197,7 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
             state: seen.state,
             since: seen.since,
             in_flight: gauge("in_flight").map_or(0, whole),
+            max_in_flight: stand.endpoint.max_in_flight() as u64,
             lag_seconds: current.map(|current| rounded((since_1970.as_secs_f64() - current).max(0.0))),
             lag_bytes: current.and_then(|_| gauge("replica_lag_bytes")).map(whole),
             commands: windows(now, history, FAILED_COMMANDS, of),
@@ -190,8 +205,16 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
             name: seen.label,
         }
     };
+    let servers: Vec<Server> = stand.endpoint.servers().into_iter().map(server).collect();
+    let beside = stand.endpoint.beside();
     Endpoint {
         name,
+        connections: Connections {
+            commands: servers.iter().filter(|server| server.state == State::Up).count() as u64,
+            subscriptions: beside.subscriptions,
+            blocking: beside.blocking,
+            tracking: beside.tracking,
+        },
         state: *stand.endpoint.state().borrow(),
         database: stand.endpoint.db(),
         services: stand
@@ -199,7 +222,7 @@ fn endpoint(stand: &Stand, now: &Sample, history: &History, gauges: &Gauges<'_>,
             .iter()
             .map(|full| full.rsplit('.').next().unwrap_or(full))
             .collect(),
-        servers: stand.endpoint.servers().into_iter().map(server).collect(),
+        servers,
     }
 }
 

@@ -11,8 +11,8 @@ pub(super) struct Tally {
     pub(super) outcomes: BTreeMap<String, u64>,
     /// How many answers were degraded, by reason.
     pub(super) degraded: BTreeMap<String, u64>,
-    /// How many were sent on to another gateway, or another connection: their clients call again, and nothing has failed.
-    pub(super) sent_on: u64,
+    /// How many ended otherwise than asked for, by the reason that callers read, or by outcome.
+    pub(super) failures: BTreeMap<String, u64>,
     /// How many took at most so many seconds; the last bound is infinite.
     times: Vec<(f64, u64)>,
 }
@@ -28,9 +28,9 @@ impl Tally {
         add(&mut self.degraded, reason, whole(value));
     }
 
-    /// Counts calls that were sent on.
-    pub(super) fn count_sent_on(&mut self, value: f64) {
-        self.sent_on += whole(value);
+    /// Counts what ended otherwise than asked for.
+    pub(super) fn count_failure(&mut self, reason: &str, value: f64) {
+        add(&mut self.failures, reason, whole(value));
     }
 
     /// Counts how long it took.
@@ -48,7 +48,9 @@ impl Tally {
         for (reason, count) in &other.degraded {
             add(&mut self.degraded, reason, *count);
         }
-        self.sent_on += other.sent_on;
+        for (reason, count) in &other.failures {
+            add(&mut self.failures, reason, *count);
+        }
         self.add_times(other.times.iter().copied());
     }
 
@@ -71,7 +73,7 @@ impl Tally {
         Tally {
             outcomes: less(&self.outcomes, &before.outcomes),
             degraded: less(&self.degraded, &before.degraded),
-            sent_on: self.sent_on.saturating_sub(before.sent_on),
+            failures: less(&self.failures, &before.failures),
             times: times.collect(),
         }
     }

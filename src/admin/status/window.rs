@@ -11,15 +11,6 @@ use super::tally::{Tally, float};
 /// What is told of, in minutes; the greatest is [`super::history::SPAN`].
 pub(super) const MINUTES: [u64; 3] = [1, 5, 15];
 
-/// Codes of calls that failed by Redis or the gateway, and not by what their callers asked for; but for those that were sent on.
-pub(super) const FAILED_CALLS: &[&str] = &[
-    "UNAVAILABLE",
-    "UNKNOWN",
-    "DEADLINE_EXCEEDED",
-    "RESOURCE_EXHAUSTED",
-    "INTERNAL",
-];
-
 /// Outcomes of commands that Redis did not answer, or not in time.
 pub(super) const FAILED_COMMANDS: &[&str] = &["unavailable", "overloaded", "timeout", "unknown", "protocol"];
 
@@ -41,15 +32,17 @@ pub(super) struct Window {
     pub(super) p99_ms: Option<f64>,
     /// All that ended, by code or outcome.
     pub(super) outcomes: BTreeMap<String, u64>,
+    /// What ended otherwise than asked for, by the reason that callers read, or by outcome; failed or not.
+    pub(super) failure_reasons: BTreeMap<String, u64>,
     /// Degraded answers by reason.
     pub(super) degraded_reasons: BTreeMap<String, u64>,
 }
 
 impl Window {
-    fn of(minutes: u64, between: Duration, tally: Tally, failures: &[&str]) -> Self {
+    fn of(minutes: u64, between: Duration, tally: Tally, faults: &[&str]) -> Self {
         let seconds = between.as_secs_f64();
         let (count, degraded) = (tally.ended(), tally.degraded.values().sum());
-        let failed = tally.ended_as(failures).saturating_sub(tally.sent_on);
+        let failed = faults.iter().filter_map(|fault| tally.failures.get(*fault)).sum();
         let share = |part| {
             if count == 0 {
                 0.0
@@ -71,23 +64,29 @@ impl Window {
             p90_ms: ms(0.9),
             p99_ms: ms(0.99),
             outcomes: tally.outcomes,
+            failure_reasons: tally.failures,
             degraded_reasons: tally.degraded,
         }
     }
 
-    /// What did not end well, by name, the most frequent first.
-    pub(super) fn reasons(&self) -> Vec<(&str, u64)> {
-        let bad = self
-            .outcomes
-            .iter()
-            .filter(|(name, _)| !["OK", "ok"].contains(&name.as_str()));
-        let mut reasons: Vec<(&str, u64)> = bad
-            .chain(&self.degraded_reasons)
-            .map(|(name, count)| (name.as_str(), *count))
-            .collect();
-        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        reasons
+    /// What ended otherwise than asked for, by reason, the most frequent first.
+    pub(super) fn failures(&self) -> Vec<(&str, u64)> {
+        // Calls whose callers went away have no reason.
+        let left = self.outcomes.get_key_value("CANCELLED");
+        most_frequent(left.into_iter().chain(&self.failure_reasons))
     }
+
+    /// Degraded answers by reason, the most frequent first.
+    pub(super) fn degraded(&self) -> Vec<(&str, u64)> {
+        most_frequent(&self.degraded_reasons)
+    }
+}
+
+fn most_frequent<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> Vec<(&'a str, u64)> {
+    let counts = counts.into_iter().map(|(name, count)| (name.as_str(), *count));
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts
 }
 
 /// The course of the last quarter of an hour, a value for each look.
@@ -101,14 +100,14 @@ pub(super) struct Trend {
 pub(super) fn windows(
     now: &Sample,
     history: &History,
-    failures: &[&str],
+    faults: &[&str],
     of: impl Fn(&Sample) -> Option<Tally>,
 ) -> Vec<Window> {
     let tally = of(now).unwrap_or_default();
     let window = |minutes| {
         let (before, between) = history.before(now, Duration::from_mins(minutes)).unzip();
         let since = tally.since(before.and_then(&of).as_ref());
-        Window::of(minutes, between.unwrap_or_default(), since, failures)
+        Window::of(minutes, between.unwrap_or_default(), since, faults)
     };
     MINUTES.map(window).into()
 }
