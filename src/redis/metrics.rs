@@ -192,6 +192,16 @@ impl Metrics {
             script_loads: self.script_loads.with_label_values(labels),
         }
     }
+
+    /// Lets go of what is said of a server that is not there any more: what it was last is no news, and would be told for ever.
+    pub(super) fn forget(&self, endpoint: &str, server: &str) {
+        let labels = &[endpoint, server];
+        // Not all servers have all of them.
+        drop(self.up.remove_label_values(labels));
+        drop(self.in_flight.remove_label_values(labels));
+        drop(self.lag_bytes.remove_label_values(labels));
+        drop(self.current_as_of.remove_label_values(labels));
+    }
 }
 
 /// How far a replica is.
