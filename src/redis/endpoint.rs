@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::IntCounter;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -31,6 +32,7 @@ pub struct Endpoint {
     name: EndpointName,
     config: config::Endpoint,
     topology: Topology,
+    subscriptions_lost: IntCounter,
     changes: TaskTracker,
 }
 
@@ -76,6 +78,7 @@ impl Endpoint {
             name,
             config: config.clone(),
             topology,
+            subscriptions_lost: metrics.subscriptions_lost(name.as_str()),
             changes: TaskTracker::new(),
         })
     }
@@ -311,7 +314,8 @@ impl Endpoint {
             Topology::Single(_) => server.clone(),
             Topology::Cluster(cluster) => cluster.any_server(),
         };
-        Subscriber::open(self.name.as_str(), self.config.clone(), Box::new(server))
+        let lost = self.subscriptions_lost.clone();
+        Subscriber::open(self.name.as_str(), self.config.clone(), Box::new(server), lost)
     }
 
     /// Tells `hear` of each key that begins with one of `prefixes` and is changed on the primary, on a connection of its own.

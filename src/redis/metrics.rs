@@ -44,6 +44,7 @@ pub struct Metrics {
     up: IntGaugeVec,
     replaced: IntCounterVec,
     connect_failures: IntCounterVec,
+    subscriptions_lost: IntCounterVec,
     reads: IntCounterVec,
     current_as_of: GaugeVec,
     lag_bytes: IntGaugeVec,
@@ -95,6 +96,11 @@ impl Metrics {
                 "Attempts to connect that failed.",
                 SERVER,
             ),
+            subscriptions_lost: counters(
+                "redis_gateway_redis_subscriptions_lost_total",
+                "Subscription connections given up while something was listened to.",
+                &["endpoint"],
+            ),
             reads: counters(
                 "redis_gateway_redis_reads_total",
                 "Reads of endpoints with replicas, by the server that answered and why it was asked.",
@@ -126,13 +132,14 @@ impl Metrics {
                 SERVER,
             ),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
             Box::new(metrics.commands.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.up.clone()),
             Box::new(metrics.replaced.clone()),
             Box::new(metrics.connect_failures.clone()),
+            Box::new(metrics.subscriptions_lost.clone()),
             Box::new(metrics.reads.clone()),
             Box::new(metrics.current_as_of.clone()),
             Box::new(metrics.lag_bytes.clone()),
@@ -166,6 +173,11 @@ impl Metrics {
                 .map(|server| REPLICA_REASONS.map(|reason| read(server, reason)))
                 .collect(),
         }
+    }
+
+    /// The subscription connections that an endpoint has lost.
+    pub(super) fn subscriptions_lost(&self, endpoint: &str) -> IntCounter {
+        self.subscriptions_lost.with_label_values(&[endpoint])
     }
 
     /// What servers of a Cluster have not executed.
