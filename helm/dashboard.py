@@ -1,6 +1,6 @@
 """Prints the dashboard for Grafana, from the tables below: `python3 helm/dashboard.py > helm/redis-gateway/files/dashboard.json`.
 
-A new metric gets a panel by a line here. Metrics of the gateway and of its process are narrowed to what is chosen at the top.
+A new metric gets a panel by a line here. All that is shown is narrowed to what is chosen at the top.
 """
 
 import json
@@ -40,7 +40,7 @@ GLANCE = [
     ("Gateways that answer", "short", [('sum(up{job="redis-gateway"})', "gateways")]),
     ("Alerts", "short", [total('ALERTS{alertname=~"RedisGateway.*", alertstate="firing"}', "severity, alertname", "count")]),
     ("Services that serve", "bool", [total(gateway("serving"), "service", "min")]),
-    ("Versions", "short", [total(gateway("build_info"), "version", "count")]),
+    ("Versions", "short", [total(gateway("build_info"), "version", "count"), (f"sum({gateway('draining')})", "draining")]),
     ("Calls", "ops", [rate(gateway("rpc_requests_total"), "service")]),
     ("Failures", "ops", [rate(gateway("rpc_failures_total"), "service, reason")]),
     ("Degraded answers", "ops", [rate(gateway("rpc_degraded_total"), "service, reason")]),
@@ -53,6 +53,7 @@ REDIS = [
     ("Latency of commands", "s", quantiles(gateway("redis_command_duration_seconds"), "endpoint, server, le", AT)),
     ("Commands in flight", "short", [total(gateway(f"redis_in_flight{AT}"), "endpoint, server")]),
     ("Connections replaced", "ops", [rate(gateway(f"redis_connections_replaced_total{AT}"), "endpoint, server, cause")]),
+    ("Subscriptions lost", "ops", [rate(gateway(f"redis_subscriptions_lost_total{AT}"), "endpoint")]),
     ("Attempts to connect that failed", "ops", [rate(gateway(f"redis_connect_failures_total{AT}"), "endpoint, server")]),
     ("Lag of replicas", "s", [total(f"time() - {gateway(f'redis_replica_current_timestamp_seconds{AT}')}", "endpoint, server", "max")]),
     ("Lag of replicas in bytes", "bytes", [total(gateway(f"redis_replica_lag_bytes{AT}"), "endpoint, server", "max")]),
@@ -73,6 +74,13 @@ CACHE = [
     ("Time of these waits", "s", quantiles(gateway("cache_wait_seconds"), "le")),
     ("Calls that wait", "short", [total(gateway("cache_waiting"), "instance")]),
 ]
+LOGS = [
+    ("Tails and the builds that they follow", "short", [(f"sum({gateway('build_logs_tails')})", "tails"),
+                                                        (f"sum({gateway('build_logs_followed')})", "builds")]),
+    ("Looks at logs", "ops", [rate(gateway("build_logs_look_seconds_count"), "instance")]),
+    ("Time of a look", "s", quantiles(gateway("build_logs_look_seconds"), "le")),
+    ("Resets", "ops", [rate(gateway("build_logs_resets_total"), "cause")]),
+]
 PULLS = [
     ("Pulls, and what Redis is asked for", "ops", [rate(gateway("pull_metrics_pulls_total"), "mode"),
                                                    (f"sum(rate({gateway('pull_metrics_writes_total')}{RATE}))", "writes to Redis")]),
@@ -87,6 +95,7 @@ PULLS = [
     ("Keys that a claim has lost", "ops", [rate(gateway("pull_metrics_lost_keys_total"), "instance")]),
 ]
 EVENTS = [
+    ("Events to be published", "ops", [rate(gateway("user_events_published_total"), "outcome")]),
     ("Listeners and their channels", "short", [(f"sum({gateway('user_events_listeners')})", "listeners"),
                                                (f"sum({gateway('user_events_channels')})", "channels")]),
     ("Events", "ops", [(f"sum(rate({gateway('user_events_delivered_total')}{RATE}))", "delivered"),
@@ -104,6 +113,7 @@ ORCHESTRATOR = [
 ]
 LOCKS = [
     ("Waiting and held", "short", [(f"sum({gateway('locks_waiting')})", "waiting"), (f"sum({gateway('locks_held')})", "kept for streams")]),
+    ("Longest wait", "s", [total(gateway("locks_longest_wait_seconds"), "instance", "max")]),
     ("Locks asked for", "ops", [rate(gateway("locks_acquires_total"), "outcome")]),
     ("Locks lost", "ops", [rate(gateway("locks_lost_total"), "cause")]),
     ("From a wake-up to the lock", "s", quantiles(gateway("locks_hand_over_seconds"), "le")),
@@ -119,20 +129,21 @@ PROCESS = [
     ("Time since the start", "s", [('time() - max by (instance) (process_start_time_seconds{job="redis-gateway"})', "{{instance}}")]),
 ]
 ROWS = [
-    ("All gateways", GLANCE), ("$service", OF_SERVICE), ("Redis", REDIS), ("Cache", CACHE), ("Pull metrics", PULLS),
-    ("User events", EVENTS), ("Orchestrator", ORCHESTRATOR), ("Locks", LOCKS), ("Process", PROCESS),
+    ("All gateways", GLANCE), ("$service", OF_SERVICE), ("Redis", REDIS), ("Build logs", LOGS), ("Cache", CACHE),
+    ("Pull metrics", PULLS), ("User events", EVENTS), ("Orchestrator", ORCHESTRATOR), ("Locks", LOCKS), ("Process", PROCESS),
 ]  # fmt: skip
 
 
 def narrowed(expression):
     """The expression for the gateways that are chosen; a namespace is unknown where Prometheus runs outside of Kubernetes."""
-    chosen = 'namespace=~"$namespace", instance=~"$instance"'
 
     def selector(found):
         own = found[2] or ""
+        # Some alerts are of no instance, and one of no namespace.
+        chosen = 'namespace=~"$namespace|"' if found[1] == "ALERTS" else 'namespace=~"$namespace", instance=~"$instance"'
         return f"{found[1]}{{{own}{', ' if own else ''}{chosen}}}"
 
-    return re.sub(r"\b((?:redis_gateway|process)_\w+)(?:\{(.*?)\})?", selector, expression)
+    return re.sub(r"\b((?:redis_gateway|process)_\w+|up|ALERTS)(?:\{(.*?)\})?", selector, expression)
 
 
 def variable(name, query, **more):

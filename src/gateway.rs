@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::{Routes, RoutesBuilder};
 
+use crate::build_logs::Logs;
 use crate::cache::{self, Cache};
 use crate::config::{Config, EndpointName, Listen};
 use crate::connections::{Listener, Server};
@@ -214,7 +215,7 @@ fn patterns(
     draining: &CancellationToken,
     registry: &Registry,
 ) -> (Running, RoutesBuilder) {
-    let build_logs = build_logs::Service::new(endpoint_of(EndpointName::BuildLogs), &config.build_logs);
+    let logs = endpoint_of(EndpointName::BuildLogs).map(|at| Logs::open(at, &config.build_logs, registry));
     let cache = endpoint_of(EndpointName::Cache).map(|at| Cache::open(at, &config.cache, draining.clone(), registry));
     let content_tracker = content_tracker::Service::new(endpoint_of(EndpointName::Cache));
     let locks = locks_at.map(|at| Locks::open(at, draining.clone(), registry));
@@ -235,7 +236,7 @@ fn patterns(
     let pull_metrics = pull_metrics::Service::new(pulls.clone());
     let mut services = Routes::builder();
     services
-        .add_service(served!(BuildLogsServer::new(build_logs)))
+        .add_service(served!(BuildLogsServer::new(build_logs::Service::new(logs))))
         .add_service(served!(CacheServer::new(cache_rpcs)))
         .add_service(served!(ContentTrackerServer::new(content_tracker)))
         .add_service(served!(LocksServer::new(locks::Service::new(locks.clone()))))

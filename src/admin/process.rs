@@ -1,6 +1,7 @@
 //! What the kernel knows about this process, under the names that Prometheus' own clients use.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use prometheus::core::Collector;
@@ -39,10 +40,7 @@ pub(super) fn families() -> Vec<MetricFamily> {
                 "redis_gateway_memory_limit_bytes",
                 "Memory that the process may take: its container's limit, or what the machine has.",
             ),
-            memory_limit(
-                fs::read_to_string("/sys/fs/cgroup/memory.max").ok().as_deref(),
-                &read("meminfo"),
-            ),
+            memory_limit(group_limit(Path::new("/sys/fs/cgroup")).as_deref(), &read("meminfo")),
         ),
         gauge(opts("process_threads", "Threads."), number(&status, "Threads:")),
         gauge(opts("process_open_fds", "Open file descriptors."), open_files()),
@@ -95,7 +93,13 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some(ticks / TICKS_PER_SECOND)
 }
 
-/// A container sees its own group's limit under this name, and `max` where there is none.
+/// A container sees its own group's limit under one of these names, by the version of control groups that its node has.
+fn group_limit(groups: &Path) -> Option<String> {
+    let limit = |name| fs::read_to_string(groups.join(name)).ok();
+    limit("memory.max").or_else(|| limit("memory/memory.limit_in_bytes"))
+}
+
+/// Where a group has no limit it says `max`, or, by the older version, a number that no machine has.
 fn memory_limit(group: Option<&str>, machine: &str) -> Option<f64> {
     let group = group.and_then(|text| text.trim().parse().ok());
     let machine = number(machine, "MemTotal:").map(|kibibytes| kibibytes * 1024.0);
@@ -125,6 +129,17 @@ mod tests {
         for group in [Some("max\n"), Some("9223372036854771712\n"), None] {
             assert_eq!(memory_limit(group, machine), Some(2_097_152.0));
         }
+    }
+
+    #[test]
+    fn the_limit_is_found_under_both_versions_of_groups() {
+        let groups = tempfile::tempdir().unwrap();
+        assert_eq!(group_limit(groups.path()), None);
+        fs::create_dir(groups.path().join("memory")).unwrap();
+        fs::write(groups.path().join("memory/memory.limit_in_bytes"), "1048576\n").unwrap();
+        assert_eq!(group_limit(groups.path()).as_deref(), Some("1048576\n"));
+        fs::write(groups.path().join("memory.max"), "max\n").unwrap();
+        assert_eq!(group_limit(groups.path()).as_deref(), Some("max\n"));
     }
 
     #[test]

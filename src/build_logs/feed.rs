@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::BuildId;
 use super::known::{Answer, Ask, Known, Progress};
+use super::metrics::Metrics;
 use super::store::Store;
 use crate::deadline::Deadline;
 use crate::redis::Error;
@@ -48,7 +49,7 @@ struct Shared {
 
 impl Feed {
     /// Begins to look.
-    pub(super) fn open(store: Arc<Store>, build: BuildId, interval: Duration) -> Self {
+    pub(super) fn open(store: Arc<Store>, build: BuildId, interval: Duration, metrics: Arc<Metrics>) -> Self {
         let view = View {
             known: Known::new(),
             trouble: None,
@@ -60,7 +61,7 @@ impl Feed {
             answered: watch::channel((0, Ok(()))).0,
             doubted: AtomicU64::new(0),
         });
-        let task = tokio::spawn(follow(shared.clone(), store, build, interval));
+        let task = tokio::spawn(follow(shared.clone(), store, build, interval, metrics));
         Feed {
             shared,
             _task: AbortOnDropHandle::new(task),
@@ -98,12 +99,13 @@ impl Feed {
 }
 
 /// Looks, for as long as the feed lives.
-async fn follow(shared: Arc<Shared>, store: Arc<Store>, build: BuildId, interval: Duration) {
+async fn follow(shared: Arc<Shared>, store: Arc<Store>, build: BuildId, interval: Duration, metrics: Arc<Metrics>) {
     let mut aged = Instant::now();
     loop {
         let begun = Instant::now();
         let ticket = shared.asked.load(Ordering::Acquire);
         let look = shared.look(&store, &build).await;
+        metrics.looked(begun.elapsed());
         shared.publish(&look, ticket);
         if aged.elapsed() >= LINGER {
             aged = Instant::now();

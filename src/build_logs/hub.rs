@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::BuildId;
 use super::feed::Feed;
+use super::metrics::Metrics;
 use super::store::Store;
 
 /// Builds are spread over so many maps, so that no append waits for a lock that all others take.
@@ -18,6 +19,7 @@ const SHARDS: usize = 64;
 pub(super) struct Hub {
     store: Arc<Store>,
     interval: Duration,
+    metrics: Arc<Metrics>,
     shards: [Shard; SHARDS],
     hasher: RandomState,
 }
@@ -37,10 +39,11 @@ struct Followed {
 
 impl Hub {
     /// Feeds look at their logs each `interval`.
-    pub(super) fn new(store: Arc<Store>, interval: Duration) -> Arc<Self> {
+    pub(super) fn new(store: Arc<Store>, interval: Duration, metrics: Metrics) -> Arc<Self> {
         Arc::new(Hub {
             store,
             interval,
+            metrics: Arc::new(metrics),
             shards: array::from_fn(|_| Shard::default()),
             hasher: RandomState::new(),
         })
@@ -52,12 +55,15 @@ impl Hub {
         let mut feeds = shard.lock();
         let followed = feeds.entry(build.clone()).or_insert_with(|| {
             shard.len.fetch_add(1, Ordering::Release);
+            self.metrics.followed.inc();
+            let (store, metrics) = (self.store.clone(), self.metrics.clone());
             Followed {
-                feed: Arc::new(Feed::open(self.store.clone(), build.clone(), self.interval)),
+                feed: Arc::new(Feed::open(store, build.clone(), self.interval, metrics)),
                 followers: 0,
             }
         });
         followed.followers += 1;
+        self.metrics.tails.inc();
         Follower {
             feed: followed.feed.clone(),
             build: build.clone(),
@@ -107,6 +113,11 @@ impl Follower {
         &self.feed
     }
 
+    /// What is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.hub.metrics
+    }
+
     /// Where its log is kept.
     pub(super) fn store(&self) -> &Store {
         &self.hub.store
@@ -115,6 +126,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
+        self.hub.metrics.tails.dec();
         let shard = self.hub.shard(&self.build);
         let mut feeds = shard.lock();
         if let Some(followed) = feeds.get_mut(&self.build) {
@@ -122,6 +134,7 @@ impl Drop for Follower {
             if followed.followers == 0 {
                 feeds.remove(&self.build);
                 shard.len.fetch_sub(1, Ordering::Release);
+                self.hub.metrics.followed.dec();
             }
         }
     }
@@ -140,18 +153,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_follower_ends_the_feed() {
-        let hub = Hub::new(Arc::new(testing::unreachable()), Duration::from_millis(250));
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let hub = Hub::new(Arc::new(testing::unreachable()), Duration::from_millis(250), metrics);
+        let counted = || (hub.metrics.tails.get(), hub.metrics.followed.get());
         let builds: Vec<BuildId> = (0..200).map(|n| BuildId(format!("b{n}").into())).collect();
         let followers: Vec<Follower> = builds.iter().map(|build| hub.follow(build)).collect();
         let more: Vec<Follower> = builds.iter().map(|build| hub.follow(build)).collect();
-        assert_eq!(hub.len(), builds.len());
+        assert_eq!((hub.len(), counted()), (builds.len(), (400, 200)));
         assert!(Arc::ptr_eq(&followers[7].feed, &more[7].feed));
         let feed = Arc::downgrade(&followers[7].feed);
         drop(followers);
-        assert_eq!(hub.len(), builds.len());
+        assert_eq!((hub.len(), counted()), (builds.len(), (200, 200)));
         hub.wake(&builds[7]);
         drop(more);
-        assert_eq!(hub.len(), 0);
+        assert_eq!((hub.len(), counted()), (0, (0, 0)));
         assert!(feed.upgrade().is_none());
         assert!(hub.shards.iter().all(|shard| shard.len.load(Ordering::Acquire) == 0));
         hub.wake(&builds[7]);

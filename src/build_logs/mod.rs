@@ -9,6 +9,8 @@ mod feed;
 mod forms;
 mod hub;
 mod known;
+mod logs;
+mod metrics;
 mod needs;
 mod position;
 mod recent;
@@ -22,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use forms::FORMS;
+pub use logs::Logs;
 pub use needs::needs;
 pub use service::Service;
 

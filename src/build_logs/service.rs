@@ -1,20 +1,18 @@
 //! The RPCs of build logs: checks, one call to the store or the hub, an answer.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use super::BuildId;
 use super::entry::{self, Json};
-use super::hub::Hub;
 use super::known::{Cause, Print};
+use super::logs::Logs;
 use super::position::News;
-use super::store::{Compared, Page, Store};
+use super::store::{Compared, Page};
 use super::tail::{Event, Tail};
-use crate::config::{self, EndpointName};
+use crate::config::EndpointName;
 use crate::deadline::Deadline;
 use crate::layer::{Call, Method};
 use crate::proto::build_logs_server::BuildLogs;
@@ -26,7 +24,7 @@ use crate::proto::{
     SetStatusRequest, SetStatusResponse, TailEntries, TailHeartbeat, TailOpened, TailRequest, TailReset, TailResponse,
     log_entry, tail_response,
 };
-use crate::redis::{Endpoint, Error};
+use crate::redis::Error;
 use crate::status;
 
 /// The most entries of one append.
@@ -40,23 +38,9 @@ pub struct Service {
     logs: Option<Logs>,
 }
 
-struct Logs {
-    store: Arc<Store>,
-    hub: Arc<Hub>,
-    heartbeat: Duration,
-}
-
 impl Service {
-    /// A service on `endpoint`; without one every call is answered `NOT_CONFIGURED`.
-    pub fn new(endpoint: Option<Arc<Endpoint>>, config: &config::BuildLogs) -> Self {
-        let logs = endpoint.map(|endpoint| {
-            let store = Arc::new(Store::new(endpoint, config.ttl_from_first_append));
-            Logs {
-                hub: Hub::new(store.clone(), config.poll_interval),
-                store,
-                heartbeat: config.heartbeat,
-            }
-        });
+    /// A service on `logs`; without them every call is answered `NOT_CONFIGURED`.
+    pub fn new(logs: Option<Logs>) -> Self {
         Service { logs }
     }
 

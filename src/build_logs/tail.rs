@@ -92,6 +92,14 @@ impl Tail {
 
     /// What comes next. Waits until there is something, at most for the time of a heartbeat.
     pub(super) async fn next(&mut self) -> Event {
+        let event = self.come().await;
+        if let Event::News(News::Reset { cause, .. }) = &event {
+            self.follower.metrics().reset(*cause);
+        }
+        event
+    }
+
+    async fn come(&mut self) -> Event {
         if let Some(event) = self.opening.pop_front() {
             return event;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::ServingStatus;
@@ -37,6 +37,7 @@ pub struct Followed {
 /// The health of all services. Its tasks end when it is dropped.
 pub struct Monitor {
     telling: Telling,
+    /// Of what may serve.
     names: Vec<&'static str>,
     tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -48,6 +49,7 @@ struct Telling {
     /// The endpoints that readiness waits for.
     missing: Arc<watch::Sender<Vec<&'static str>>>,
     serving: IntGaugeVec,
+    draining: IntGauge,
     required: Arc<[EndpointName]>,
 }
 
@@ -64,29 +66,37 @@ impl Monitor {
         required: &[EndpointName],
         registry: &Registry,
     ) -> Self {
-        let help = "Whether a service serves, as grpc.health.v1 says too; `readiness` is whether the gateway is ready.";
-        // Name and label are constants: they are valid, and one gateway has one registry and makes this once.
+        let help = "Whether a service that is configured serves, as grpc.health.v1 says too; `readiness` is whether the gateway is ready.";
+        // Names and label are constants: they are valid, and one gateway has one registry and makes these once.
         let serving = IntGaugeVec::new(Opts::new("redis_gateway_serving", help), &["service"]).expect("valid");
         registry.register(Box::new(serving.clone())).expect("registered once");
+        let help = "Whether the gateway is about to end, and has told so.";
+        let draining = IntGauge::new("redis_gateway_draining", help).expect("valid");
+        registry.register(Box::new(draining.clone())).expect("registered once");
         let missing = required.iter().map(|name| name.as_str()).collect();
         let telling = Telling {
             reporter,
             missing: Arc::new(watch::channel(missing).0),
             serving,
+            draining,
             required: required.into(),
         };
         telling.serving("", true).await;
         telling.serving(READINESS, required.is_empty()).await;
-        for name in &services {
+        for name in services {
+            // Not by the gauge, where nobody has configured the service: it would look as if it were down.
+            telling
+                .reporter
+                .set_service_status(name, ServingStatus::NotServing)
+                .await;
+        }
+        let names: Vec<_> = followed.iter().flat_map(|followed| followed.services.clone()).collect();
+        for name in &names {
             telling.serving(name, false).await;
         }
         let follow = |followed| AbortOnDropHandle::new(tokio::spawn(follow(followed, telling.clone())));
         let tasks = followed.into_iter().map(follow).collect();
-        Monitor {
-            telling,
-            names: services,
-            tasks,
-        }
+        Monitor { telling, names, tasks }
     }
 
     /// Tells whether Redis tells of expirations, too.
@@ -110,6 +120,7 @@ impl Monitor {
     /// Says `NOT_SERVING` for everything, for good: the gateway is about to end.
     pub async fn shut_down(&mut self) {
         self.tasks.clear();
+        self.telling.draining.set(1);
         self.telling.missing.send_replace(vec!["draining"]);
         for name in self.names.iter().copied().chain(["", READINESS]) {
             self.telling.serving(name, false).await;
@@ -185,5 +196,45 @@ async fn writable(endpoint: &Endpoint) -> bool {
             tracing::warn!(endpoint = endpoint.name().as_str(), %error, "cannot be written to");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::redis::Metrics;
+
+    #[tokio::test]
+    async fn what_is_configured_is_told_of_and_the_drain() {
+        let config = Config::from_yaml("endpoints: {cache: {host: nowhere.invalid}}").unwrap();
+        let registry = Registry::new();
+        let endpoint = config.endpoints.cache.unwrap();
+        let followed = Followed {
+            endpoint: Endpoint::open(EndpointName::Cache, &endpoint, &Metrics::new(&registry)),
+            services: vec!["redisgateway.v1.Cache"],
+            check_write: false,
+        };
+        let services = vec!["redisgateway.v1.Cache", "redisgateway.v1.Locks"];
+        let (reporter, _service) = tonic_health::server::health_reporter();
+        let mut monitor = Monitor::start(reporter, services, vec![followed], &[], &registry).await;
+        let told = || {
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather());
+            let text = text.unwrap();
+            let told = text
+                .lines()
+                .filter(|line| line.starts_with("redis_gateway_serving") || line.starts_with("redis_gateway_draining"));
+            told.map(|line| line.replace("redis_gateway_", "")).collect::<Vec<_>>()
+        };
+        let serving = |name, serving| format!("serving{{service=\"{name}\"}} {serving}");
+        assert_eq!(
+            told(),
+            ["draining 0".to_owned(), serving("Cache", 0), serving("readiness", 1)]
+        );
+        monitor.shut_down().await;
+        assert_eq!(
+            told(),
+            ["draining 1".to_owned(), serving("Cache", 0), serving("readiness", 0)]
+        );
     }
 }

@@ -1,13 +1,16 @@
 //! A stream of numbered batches: what its callers fill is answered one batch after the other, each when it is done.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, stream};
 use tokio::time::sleep;
 use tonic::{Request, Status, Streaming};
 
+use super::metrics::MethodCounters;
 use super::{Call, Draining};
 use crate::deadline::{Deadline, jittered};
+use crate::proto::DegradedReason;
 use crate::status;
 
 /// Silence on a stream after which its last number is told again.
@@ -23,10 +26,13 @@ pub trait Batch {
 
     /// An answer that tells this last number, and of no batch.
     fn last(number: u64) -> Self::Answer;
+
+    /// By what an answer is degraded, if it is: what failed of the batch, or waits.
+    fn degraded(answer: &Self::Answer) -> DegradedReason;
 }
 
 /// The answers of the stream that `request` opens: first one that confirms it, with the number 0, then what `work` makes of each
-/// batch, within `timeout`. An error of its ends the stream. At a drain the batch at work is answered, and none after it is taken.
+/// batch, within `timeout`; each is counted as a call. An error of its ends the stream. At a drain the batch at work is answered, and none after it is taken.
 ///
 /// Pulled by the transport as the caller takes what is answered: who takes nothing sends nothing more.
 ///
@@ -43,6 +49,8 @@ where
     let batches = Batches {
         call: Call::of(&request),
         draining: Draining::of(&request),
+        // The outermost layer puts it into each request whose callers stream.
+        counters: request.extensions().get().map(Arc::clone).expect("a client's stream"),
         requests: request.into_inner(),
         timeout,
         work,
@@ -61,6 +69,7 @@ where
 struct Batches<B, W> {
     call: Call,
     draining: Draining,
+    counters: Arc<MethodCounters>,
     requests: Streaming<B>,
     timeout: Duration,
     work: W,
@@ -91,7 +100,7 @@ where
     }
 
     async fn take(&mut self, batch: B, last: u64) -> Result<B::Answer, Status> {
-        let number = batch.number();
+        let (number, since) = (batch.number(), Instant::now());
         if number <= last {
             let expected = format!("must be above {last}, the last one");
             return Err(status::invalid("number", expected));
@@ -102,6 +111,7 @@ where
         );
         let answer = (self.work)(batch, by).await?;
         self.number = Some(number);
+        self.counters.batch(since, B::degraded(&answer));
         Ok(answer)
     }
 }

@@ -76,7 +76,7 @@ impl Counters {
             requests: counters(
                 registry,
                 "redis_gateway_rpc_requests_total",
-                "RPCs that ended, by code; CANCELLED also if the caller went away.",
+                "RPCs that ended, by code; CANCELLED also if the caller went away. A batch of a stream counts as one, too.",
                 &["service", "method", "code"],
             ),
             degraded: counters(
@@ -98,7 +98,8 @@ impl Counters {
             },
             duration: {
                 let name = "redis_gateway_rpc_duration_seconds";
-                let help = "Time from a unary RPC's headers to the end of its answer.";
+                let help =
+                    "Time from a unary RPC's headers to the end of its answer, or from a stream's batch to its own.";
                 let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
                 // Names and labels are constants of this file: they are valid.
                 register(registry, HistogramVec::new(opts, &METHOD).expect("valid"))
@@ -148,6 +149,9 @@ where
             deadline: None,
             caller: Caller::Anonymous,
         });
+        if counters.method.client_streaming {
+            request.extensions_mut().insert(counters.clone());
+        }
         let count = Count::begin(counters);
         WatchedFuture::new(self.inner.call(request), Some(count))
     }
@@ -169,10 +173,8 @@ impl Count {
 
 impl Watch for Count {
     fn answered(&mut self, extensions: &http::Extensions) {
-        if let Some(Degraded(reason)) = extensions.get::<Degraded>()
-            && let Some(n) = REASONS.iter().position(|(known, _)| known == reason)
-        {
-            self.counters.degraded[n].inc();
+        if let Some(Degraded(reason)) = extensions.get::<Degraded>() {
+            self.counters.degraded(*reason);
         }
     }
 
@@ -182,22 +184,43 @@ impl Watch for Count {
 
     fn ended(&mut self, code: Code) {
         self.counters.in_flight.dec();
-        self.counters.codes[code as usize].inc();
-        if let Some(duration) = &self.counters.duration {
-            duration.observe(self.since.elapsed().as_secs_f64());
-        }
+        // How long a stream was open says nothing about how fast it is.
+        let since = (!self.counters.method.streaming).then_some(self.since);
+        self.counters.ended(code, since);
     }
 }
 
-struct MethodCounters {
+/// What is counted of one method. Put into requests whose callers stream, for handlers that answer batches.
+pub(super) struct MethodCounters {
     method: &'static Method,
     codes: [IntCounter; CODES.len()],
     degraded: [IntCounter; REASONS.len()],
     // Those of the service, in the order of [`status::REASONS`], and what is none of them.
     failures: Vec<IntCounter>,
     in_flight: IntGauge,
-    // None for streams: how long they are open says nothing about how fast they are.
+    // None for streams without batches.
     duration: Option<Histogram>,
+}
+
+impl MethodCounters {
+    /// Counts a batch that came in at `since`, and is answered, as a call. Its stream may stay open for days.
+    pub(super) fn batch(&self, since: Instant, degraded: DegradedReason) {
+        self.degraded(degraded);
+        self.ended(Code::Ok, Some(since));
+    }
+
+    fn degraded(&self, reason: DegradedReason) {
+        if let Some(n) = REASONS.iter().position(|(known, _)| *known == reason) {
+            self.degraded[n].inc();
+        }
+    }
+
+    fn ended(&self, code: Code, since: Option<Instant>) {
+        self.codes[code as usize].inc();
+        if let (Some(duration), Some(since)) = (&self.duration, since) {
+            duration.observe(since.elapsed().as_secs_f64());
+        }
+    }
 }
 
 struct Families {
@@ -222,7 +245,7 @@ impl Families {
                 .map(|reason| self.failures.with_label_values(&[method.service, reason]))
                 .collect(),
             in_flight: self.in_flight.with_label_values(labels),
-            duration: (!method.streaming).then(|| self.duration.with_label_values(labels)),
+            duration: (!method.streaming || method.client_streaming).then(|| self.duration.with_label_values(labels)),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Locks {
             runtime: Handle::current(),
         });
         Arc::new(Locks {
-            waiters: Waiters::open(core.clone()),
+            waiters: Waiters::open(core.clone(), registry),
             keepers: Keepers::open(core.clone()),
             draining,
             core,

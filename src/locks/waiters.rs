@@ -4,10 +4,13 @@
 //! due to end, and each second, since a `DEL` wakes nobody. The others wait in memory, without a task of their own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, Registry};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -61,8 +64,8 @@ struct Queues {
 /// Who waits for one lock.
 struct Queue {
     signal: Bytes,
-    /// By ticket: who came first is first.
-    places: BTreeMap<u64, Arc<Notify>>,
+    /// By ticket, and since when: who came first is first.
+    places: BTreeMap<u64, (Instant, Arc<Notify>)>,
     /// Whether its signal is listened to: from the first one on who has asked in vain.
     listened: bool,
     /// When the latest wake-up came in that no look has followed.
@@ -74,13 +77,28 @@ struct Queue {
 }
 
 impl Waiters {
-    pub(super) fn open(core: Arc<Core>) -> Self {
+    /// Nobody yet.
+    ///
+    /// # Panics
+    /// If `registry` has the metrics of others.
+    pub(super) fn open(core: Arc<Core>, registry: &Registry) -> Self {
         let shared = Arc::new(Shared {
             core,
             listener: rand::random(),
             queues: Mutex::default(),
             came: Notify::new(),
         });
+        let longest = LongestWait {
+            // Name and help are constants: they are valid.
+            gauge: Gauge::new(
+                "redis_gateway_locks_longest_wait_seconds",
+                "For how long the one who has waited longest for a lock has done so; 0: nobody waits.",
+            )
+            .expect("valid"),
+            shared: Arc::downgrade(&shared),
+        };
+        // The documented panic: one gateway has one registry and makes this once.
+        registry.register(Box::new(longest)).expect("registered once");
         let task = tokio::spawn(listen(shared.clone()));
         Waiters {
             shared,
@@ -102,7 +120,7 @@ impl Waiters {
             seen: Ok(None),
             looked: Instant::now(),
         });
-        queue.places.insert(ticket, wake.clone());
+        queue.places.insert(ticket, (Instant::now(), wake.clone()));
         self.shared.core.metrics.waiting.inc();
         Place {
             name: name.clone(),
@@ -181,9 +199,31 @@ impl Shared {
     }
 }
 
+/// How long somebody waits, looked up when it is asked for: no wait pays for it.
+struct LongestWait {
+    gauge: Gauge,
+    shared: Weak<Shared>,
+}
+
+impl Collector for LongestWait {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let since = self.shared.upgrade().and_then(|shared| {
+            let queues = shared.lock();
+            let firsts = queues.by_name.values().filter_map(|queue| queue.places.values().next());
+            firsts.map(|(since, _)| *since).min()
+        });
+        self.gauge.set(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        self.gauge.collect()
+    }
+}
+
 impl Queue {
     fn wake_first(&self) {
-        if let Some((_, first)) = self.places.first_key_value() {
+        if let Some((_, (_, first))) = self.places.first_key_value() {
             first.notify_one();
         }
     }

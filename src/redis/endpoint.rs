@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::IntCounter;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -32,6 +33,7 @@ pub struct Endpoint {
     name: EndpointName,
     config: config::Endpoint,
     topology: Topology,
+    subscriptions_lost: IntCounter,
     changes: TaskTracker,
     beside: Counts,
 }
@@ -78,6 +80,7 @@ impl Endpoint {
             name,
             config: config.clone(),
             topology,
+            subscriptions_lost: metrics.subscriptions_lost(name.as_str()),
             changes: TaskTracker::new(),
             beside: Counts::default(),
         })
@@ -324,8 +327,8 @@ impl Endpoint {
             Topology::Single(_) => server.clone(),
             Topology::Cluster(cluster) => cluster.any_server(),
         };
-        let count = self.beside.subscriptions.clone();
-        Subscriber::open(self.name.as_str(), self.config.clone(), count, Box::new(server))
+        let (count, lost) = (self.beside.subscriptions.clone(), self.subscriptions_lost.clone());
+        Subscriber::open(self.name.as_str(), self.config.clone(), count, Box::new(server), lost)
     }
 
     /// Tells `hear` of each key that begins with one of `prefixes` and is changed on the primary, on a connection of its own.

@@ -44,6 +44,7 @@ pub struct Metrics {
     up: IntGaugeVec,
     replaced: IntCounterVec,
     connect_failures: IntCounterVec,
+    subscriptions_lost: IntCounterVec,
     reads: IntCounterVec,
     current_as_of: GaugeVec,
     lag_bytes: IntGaugeVec,
@@ -95,6 +96,11 @@ impl Metrics {
                 "Attempts to connect that failed.",
                 SERVER,
             ),
+            subscriptions_lost: counters(
+                "redis_gateway_redis_subscriptions_lost_total",
+                "Subscription connections given up while something was listened to.",
+                &["endpoint"],
+            ),
             reads: counters(
                 "redis_gateway_redis_reads_total",
                 "Reads of endpoints with replicas, by the server that answered and why it was asked.",
@@ -126,13 +132,14 @@ impl Metrics {
                 SERVER,
             ),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
             Box::new(metrics.commands.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.up.clone()),
             Box::new(metrics.replaced.clone()),
             Box::new(metrics.connect_failures.clone()),
+            Box::new(metrics.subscriptions_lost.clone()),
             Box::new(metrics.reads.clone()),
             Box::new(metrics.current_as_of.clone()),
             Box::new(metrics.lag_bytes.clone()),
@@ -168,6 +175,11 @@ impl Metrics {
         }
     }
 
+    /// The subscription connections that an endpoint has lost.
+    pub(super) fn subscriptions_lost(&self, endpoint: &str) -> IntCounter {
+        self.subscriptions_lost.with_label_values(&[endpoint])
+    }
+
     /// What servers of a Cluster have not executed.
     pub(super) fn redirects(&self, endpoint: &str) -> Redirects {
         let count = |kind| self.redirects.with_label_values(&[endpoint, kind]);
@@ -191,6 +203,16 @@ impl Metrics {
             script_runs: self.script_runs.with_label_values(labels),
             script_loads: self.script_loads.with_label_values(labels),
         }
+    }
+
+    /// Lets go of what is said of a server that is not there any more: what it was last is no news, and would be told for ever.
+    pub(super) fn forget(&self, endpoint: &str, server: &str) {
+        let labels = &[endpoint, server];
+        // Not all servers have all of them.
+        drop(self.up.remove_label_values(labels));
+        drop(self.in_flight.remove_label_values(labels));
+        drop(self.lag_bytes.remove_label_values(labels));
+        drop(self.current_as_of.remove_label_values(labels));
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::{KeyspaceEvent, Message, Value};
+use prometheus::IntCounter;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -89,7 +90,13 @@ impl Drop for Subscription {
 }
 
 impl Subscriber {
-    pub(super) fn open(endpoint: &'static str, config: config::Endpoint, count: Count, server: ServerToday) -> Self {
+    pub(super) fn open(
+        endpoint: &'static str,
+        config: config::Endpoint,
+        count: Count,
+        server: ServerToday,
+        lost: IntCounter,
+    ) -> Self {
         let (requests, taken) = mpsc::channel(REQUEST_BUFFER);
         let (events, _) = broadcast::channel(EVENT_BUFFER);
         #[expect(
@@ -108,6 +115,7 @@ impl Subscriber {
             ended,
             connection: None,
             gap: false,
+            lost,
         };
         Subscriber {
             requests,
@@ -175,6 +183,8 @@ struct Task {
     connection: Option<Live>,
     /// Whether a loss has not been told yet: it is told when the channels are subscribed to again.
     gap: bool,
+    /// Counts the losses.
+    lost: IntCounter,
 }
 
 enum Happened {
@@ -234,10 +244,8 @@ impl Task {
                 }
                 Happened::Message(Err(_)) | Happened::Notification(Err(_)) => self.lose("lost"),
                 Happened::Dead(cause) => self.lose(cause),
-                Happened::Retry => {
-                    // Tried again after the delay, for as long as a channel is wanted.
-                    drop(self.connected().await);
-                }
+                // Tried again after the delay, for as long as a channel is wanted.
+                Happened::Retry => drop(self.connected().await),
             }
         }
     }
@@ -355,6 +363,7 @@ impl Task {
     fn lose(&mut self, cause: &'static str) {
         if self.connection.take().is_some() && !(self.channels.is_empty() && self.patterns.is_empty()) {
             self.gap = true;
+            self.lost.inc();
             self.tell(Event::Lost);
             tracing::warn!(
                 endpoint = self.endpoint,

@@ -24,9 +24,10 @@ impl Events {
     /// # Panics
     /// If `registry` has the metrics of others.
     pub fn open(endpoint: Arc<Endpoint>, config: &config::UserEvents, registry: &Registry) -> Arc<Self> {
-        let store = Store::new(endpoint);
+        let metrics = Metrics::new(registry);
+        let store = Store::new(endpoint, metrics.published.clone());
         Arc::new(Events {
-            hub: Hub::new(store.subscriber(), Metrics::new(registry)),
+            hub: Hub::new(store.subscriber(), metrics),
             store,
             heartbeat: config.heartbeat,
         })

@@ -119,6 +119,10 @@ impl Batch for StreamPublishRequest {
             ..Default::default()
         }
     }
+
+    fn degraded(answer: &StreamPublishResponse) -> DegradedReason {
+        answer.failures.first().map(PublishFailure::reason).unwrap_or_default()
+    }
 }
 
 /// Publishes a batch by `by`.

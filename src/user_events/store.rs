@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::metrics::Published;
 use crate::deadline::Deadline;
 use crate::json;
 use crate::redis::command::{self, Command, Once};
@@ -34,11 +35,12 @@ const AT_ONCE: usize = 128;
 /// The events on one endpoint.
 pub(super) struct Store {
     endpoint: Arc<Endpoint>,
+    published: Published,
 }
 
 impl Store {
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Store { endpoint }
+    pub(super) fn new(endpoint: Arc<Endpoint>, published: Published) -> Self {
+        Store { endpoint, published }
     }
 
     /// The limit of one command.
@@ -48,7 +50,9 @@ impl Store {
 
     /// `PUBLISH channel payload`: how many subscribers got it.
     pub(super) async fn publish(&self, event: Event, by: Deadline) -> Result<i64, Error> {
-        self.endpoint.primary(publish(event), by).await
+        let result = self.endpoint.primary(publish(event), by).await;
+        self.published.count(&result);
+        result
     }
 
     /// A `PUBLISH` for each event, in their order, in pipelines of so many at a time: how many subscribers got each. Where Redis is
@@ -66,10 +70,13 @@ impl Store {
             };
             if let Some(away) = away {
                 results.extend(events.map(|_| Err(away.clone())));
-                return results;
+                break;
             }
             let commands = events.by_ref().take(AT_ONCE).collect();
             results.extend(self.endpoint.batch(commands, by).await);
+        }
+        for result in &results {
+            self.published.count(result);
         }
         results
     }

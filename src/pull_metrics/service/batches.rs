@@ -6,10 +6,10 @@ use tonic::Status;
 
 use super::super::pulls::Pulls;
 use super::parse::parse_pulls;
-use super::summed;
+use super::{reason, summed};
 use crate::deadline::Deadline;
 use crate::layer::Batch;
-use crate::proto::{StreamPullsRequest, StreamPullsResponse};
+use crate::proto::{DegradedReason, StreamPullsRequest, StreamPullsResponse};
 
 impl Batch for StreamPullsRequest {
     type Answer = StreamPullsResponse;
@@ -23,6 +23,10 @@ impl Batch for StreamPullsRequest {
             number,
             ..Default::default()
         }
+    }
+
+    fn degraded(answer: &StreamPullsResponse) -> DegradedReason {
+        reason(&answer.failures, answer.degraded())
     }
 }
 

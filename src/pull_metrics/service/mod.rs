@@ -115,7 +115,7 @@ impl PullMetrics for Service {
         let pulls = parse_pulls(pulls)?;
         let results = self.pulls(&call)?.track_all(pulls, buffered, call.due()).await;
         let (failures, degraded) = summed(&results);
-        let reason = failures.first().map_or(degraded, PullFailure::reason);
+        let reason = reason(&failures, degraded);
         Ok(marked(
             BatchTrackPullsResponse {
                 failures,
@@ -248,6 +248,11 @@ fn summed(results: &[Result<Tracked, Error>]) -> (Vec<PullFailure>, DegradedReas
     let failures = (0..).zip(results).filter_map(failure).collect();
     let waits = results.iter().flatten().map(|tracked| told(tracked).2);
     (failures, waits.max().unwrap_or_default())
+}
+
+/// What an answer about many pulls is counted by: failures before pulls that wait.
+fn reason(failures: &[PullFailure], degraded: DegradedReason) -> DegradedReason {
+    failures.first().map_or(degraded, PullFailure::reason)
 }
 
 /// An answer that is counted as degraded, if it is.

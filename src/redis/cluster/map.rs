@@ -1,5 +1,6 @@
 //! Which shard has which slots: as a server says, and as links that stand.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -87,7 +88,8 @@ struct Member {
 }
 
 impl Map {
-    /// The map by a new view. What stays is kept. `strangers` are servers that have no slots yet, but are asked for some.
+    /// The map by a new view. What stays is kept, and nothing is told of what does not. `strangers` are servers that have no slots
+    /// yet, but are asked for some.
     pub(super) fn next(&self, view: &View, strangers: &[Server], plan: &Plan) -> Self {
         let known = |server: &Server| view.holdings.iter().any(|holding| holding.primary == *server);
         let strangers = strangers.iter().filter(|server| !known(server));
@@ -126,7 +128,12 @@ impl Map {
                 by_slot[slots.clone()].fill(index(n));
             }
         }
-        Map { members, by_slot }
+        let map = Map { members, by_slot };
+        let stay: HashSet<String> = map.seen().map(|seen| seen.label).collect();
+        for gone in self.seen().filter(|seen| !stay.contains(&seen.label)) {
+            plan.metrics.forget(plan.name.as_str(), &gone.label);
+        }
+        map
     }
 
     /// Whether nothing has been learned yet.
@@ -223,13 +230,13 @@ mod tests {
         View::read(shards.iter().map(range).collect(), info, &tcp(1))
     }
 
-    fn plan() -> Plan {
+    fn plan(registry: &Registry) -> Plan {
         let config =
             Config::from_yaml("endpoints: {cache: {cluster: [nowhere.invalid], read_from_replicas: true}}").unwrap();
         Plan {
             name: EndpointName::Cache,
             config: config.endpoints.cache.unwrap(),
-            metrics: Metrics::new(&Registry::new()),
+            metrics: Metrics::new(registry),
         }
     }
 
@@ -245,7 +252,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_stays_is_kept_and_numbers_follow_their_shards() {
-        let plan = plan();
+        let registry = Registry::new();
+        let plan = plan(&registry);
+        // The servers that are told of.
+        let told = || {
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather());
+            let text = text.unwrap();
+            let up = text.lines().filter(|line| line.starts_with("redis_gateway_redis_up{"));
+            up.map(|line| line.split('"').nth(3).unwrap().to_owned() + " ")
+                .collect::<String>()
+        };
         let label = |map: &Map, slot| map.shard(slot).unwrap().primary.label().to_owned();
         let first = Map::default().next(&view(&[(&[1, 2], 0..=99), (&[3, 4], 100..=16_383)]), &[], &plan);
         assert_eq!(
@@ -274,7 +290,10 @@ mod tests {
         assert_eq!(moved.primaries().count(), 3);
 
         // A failover: the shard has its number, the other one its links; nobody has one slot.
+        let all = "shard-0-primary shard-0-replica-0 shard-1-primary shard-1-replica-0 shard-2-primary ";
+        assert_eq!(told(), all);
         let failed = moved.next(&view(&[(&[2], 0..=97), (&[3, 4], 99..=16_383)]), &[], &plan);
+        assert_eq!(told(), "shard-0-primary shard-1-primary shard-1-replica-0 ");
         assert_eq!(label(&failed, 0), "shard-0-primary");
         assert_eq!(failed.shard(0).unwrap().primary.server(), &tcp(2));
         assert!(Arc::ptr_eq(failed.shard(99).unwrap(), first.shard(100).unwrap()));

@@ -161,6 +161,22 @@ async fn a_list_that_is_another_one_is_told_as_a_reset() {
         .await;
     stand.server.run::<()>(&["DEL", &key]).await;
     assert_eq!(next(&mut stream).await, reset(Cause::Archived, 0, 0));
+
+    let (_, metrics) = stand.gateway.admin("/metrics").await;
+    for cause in ["shortened", "replaced", "deleted", "archived"] {
+        let told = format!("redis_gateway_build_logs_resets_total{{cause=\"{cause}\"}} 1\n");
+        assert!(metrics.contains(&told), "{cause}: {metrics}");
+    }
+    for open in ["tails 1", "followed 1"] {
+        assert!(
+            metrics.contains(&format!("redis_gateway_build_logs_{open}\n")),
+            "{metrics}"
+        );
+    }
+    assert!(
+        !metrics.contains("redis_gateway_build_logs_look_seconds_count 0\n"),
+        "{metrics}"
+    );
     drop(stream);
     stand.stop().await;
 }

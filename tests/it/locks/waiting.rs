@@ -243,6 +243,29 @@ async fn cancelled_first_leaves_its_turn_to_the_next_here() {
 }
 
 #[tokio::test]
+async fn the_longest_wait_is_told_while_it_lasts() {
+    let mut stand = Stand::new().await;
+    let held = got(&mut stand.locks, "a").await;
+    let mut told = Vec::new();
+    for count in 0..=2 {
+        let name = if count < 2 { "a" } else { "b" };
+        if count > 0 {
+            drop(wait(&stand.locks, name));
+            waiters(&mut stand.locks, name, 1).await;
+        } else {
+            got(&mut stand.locks, "b").await;
+        }
+        let (_, metrics) = stand.gateway.admin("/metrics").await;
+        let mut lines = metrics.lines();
+        let longest = lines.find_map(|line| line.strip_prefix("redis_gateway_locks_longest_wait_seconds "));
+        told.push(longest.unwrap().parse::<f64>().unwrap());
+    }
+    assert!(told[0] == 0.0 && told[1] > 0.0 && told[2] > told[1], "{told:?}");
+    release(&mut stand.locks, "a", &held.holder_id).await.unwrap();
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn cancelled_acquire_gives_up_what_it_got() {
     let server = RedisServer::new().start().await;
     let proxy = Proxy::new(server.addr());

@@ -150,6 +150,18 @@ async fn a_stream_outlives_redis_and_says_what_was_not_counted() {
             break;
         }
     }
+    // The stream stays open: its batches are counted all the same.
+    let labels = "method=\"StreamPulls\",reason=\"REDIS_UNAVAILABLE\",service=\"PullMetrics\"";
+    let degraded = format!("redis_gateway_rpc_degraded_total{{{labels}}}");
+    assert!(stand.metric(&degraded).await > 0.5);
+    let labels = "code=\"OK\",method=\"StreamPulls\",service=\"PullMetrics\"";
+    let answered = stand
+        .metric(&format!("redis_gateway_rpc_requests_total{{{labels}}}"))
+        .await;
+    assert!(
+        (answered + 1.0 - f64::from(u32::try_from(number).unwrap())).abs() < 0.5,
+        "{answered} of {number}"
+    );
     proxy.set(Mode::Pass);
     proxy.refuse(false).await;
     let standing = stand.count(&tag_key("b")).await;

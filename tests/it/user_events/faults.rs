@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use redis_gateway::{
     config::{Endpoint, Password},
-    proto::{DegradedReason, listen_gap::Cause, listen_response::Item},
+    proto::{
+        DegradedReason, PublishFailure, PublishRequest, StreamPublishRequest, listen_gap::Cause, listen_response::Item,
+    },
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
 
 use super::{Listening, Stand, event};
-use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy, reason};
+use crate::harness::{Cut, MachineLag, Mode, Proxy, RedisServer, at, eventually, heavy, patience, reason};
 
 async fn behind_a_proxy() -> (Stand, Proxy) {
     let server = RedisServer::new().start().await;
@@ -163,6 +165,62 @@ async fn a_failing_redis_degrades_a_publish_and_never_fails_it() {
         .lines()
         .any(|line| line.starts_with("redis_gateway_rpc_degraded_total") && line.contains("Publish"));
     assert!(counted, "degraded answers are counted");
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn batches_that_redis_denies_are_counted_as_calls() {
+    let server = RedisServer::new()
+        .user("gateway", "on >secret ~* resetchannels +@all")
+        .start()
+        .await;
+    let endpoint = Endpoint {
+        username: Some("gateway".into()),
+        password: Some(Password::Inline("secret".into())),
+        ..at(server.addr())
+    };
+    let stand = Stand::on(server, endpoint, |_| {}).await;
+    let mut before = 0;
+    eventually("redis denies it", async || {
+        before += 1;
+        stand.publish("devtable", "test", "1").await.unwrap().degraded() == DegradedReason::RedisDenied
+    })
+    .await;
+    let event = PublishRequest {
+        username: "devtable".into(),
+        event_id: "test".into(),
+        payload: "1".into(),
+    };
+    let batch = |number| StreamPublishRequest {
+        number,
+        events: vec![event.clone(); 2],
+    };
+    let batches = tokio_stream::iter([batch(1), batch(2)]);
+    let mut answers = stand.events.clone().stream_publish(batches).await.unwrap().into_inner();
+    while let Some(answer) = timeout(patience(), answers.message()).await.unwrap().unwrap() {
+        let denied = answer.failures.iter();
+        assert!(
+            denied
+                .map(PublishFailure::reason)
+                .all(|reason| reason == DegradedReason::RedisDenied)
+        );
+    }
+
+    let (_, metrics) = stand.gateway.admin("/metrics").await;
+    let failed = before + 4;
+    for line in [
+        // The stream's own end is the third.
+        r#"rpc_requests_total{code="OK",method="StreamPublish",service="UserEvents"} 3"#,
+        r#"rpc_degraded_total{method="StreamPublish",reason="REDIS_DENIED",service="UserEvents"} 2"#,
+        r#"rpc_duration_seconds_count{method="StreamPublish",service="UserEvents"} 2"#,
+        r#"user_events_published_total{outcome="published"} 0"#,
+        &format!(r#"user_events_published_total{{outcome="failed"}} {failed}"#),
+    ] {
+        assert!(
+            metrics.contains(&format!("redis_gateway_{line}\n")),
+            "{line}: {metrics}"
+        );
+    }
     stand.stop().await;
 }
 
