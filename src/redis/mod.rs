@@ -11,6 +11,7 @@ pub mod command;
 mod connection;
 mod endpoint;
 mod error;
+mod info;
 mod library;
 mod link;
 mod metrics;
@@ -30,8 +31,10 @@ mod visit;
 
 pub use blocking::Blocking;
 pub use command::{Command, Existing, Once, Repeatable};
+pub use connection::CONNECTION_NAME;
 pub use endpoint::{Endpoint, Fresh};
 pub use error::{Error, Redirect, Reply};
+pub use info::Info;
 pub use metrics::Metrics;
 pub use position::{Freshness, Position};
 pub use pubsub::{Event, Subscriber, Subscription};

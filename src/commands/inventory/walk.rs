@@ -103,7 +103,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     async fn all(&self, report: &mut Report, pace: &mut Pace, tell: impl Fn(u64, u64)) -> Result<(), Error> {
         let replication = self.ask(command::info("replication")).await.unwrap_or_default();
-        report.role = value(&replication, "role");
+        report.role = replication.get("role").map(str::to_owned);
         report.total = u64::try_from(self.ask(command::dbsize()).await?).unwrap_or_default();
         let values = self.may_read(report).await;
         let mut sizes = true;
@@ -172,16 +172,14 @@ impl Walk<'_> {
 
     /// Whether values may be read without making them look used to a server that evicts what is not.
     async fn may_read(&self, report: &mut Report) -> bool {
-        if self.terms.touch || self.ask(command::client_no_touch()).await.is_ok() {
+        if self.terms.touch || self.place.touch_nothing().await {
             return true;
         }
         let memory = self.ask(command::info("memory")).await.unwrap_or_default();
-        let policy = value(&memory, "maxmemory_policy");
-        let heedless = policy
-            .as_ref()
-            .is_some_and(|policy| !policy.contains("lru") && !policy.contains("lfu"));
+        let policy = memory.get("maxmemory_policy");
+        let heedless = policy.is_some_and(|policy| !policy.contains("lru") && !policy.contains("lfu"));
         if !heedless {
-            let policy = policy.unwrap_or_else(|| "which is unknown".to_owned());
+            let policy = policy.unwrap_or("which is unknown");
             report.notes.push(format!(
                 "values were not read: before Redis 7.2 that makes them look used to maxmemory-policy {policy}; --touch reads them"
             ));
@@ -315,7 +313,7 @@ impl Walk<'_> {
 
     async fn ask<T: FromReply>(&self, command: Command<Repeatable, T>) -> Result<T, Error> {
         // Boxed: a future of a question is large, and a look has several.
-        Box::pin(self.place.redis.ask(command)).await
+        Box::pin(self.place.ask(command)).await
     }
 }
 
@@ -326,15 +324,6 @@ fn permitted<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(Error::Reply(_)) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// A value of `INFO`.
-fn value(info: &[u8], name: &str) -> Option<String> {
-    let info = String::from_utf8_lossy(info);
-    let mut values = info
-        .lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    values.next().map(|value| value.trim().to_owned())
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
