@@ -1,13 +1,14 @@
 //! The servers behind the endpoints, each once: endpoints may be on one server, under several names.
 
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::config::{self, Config, EndpointName, Server};
-use crate::redis::{Member, Part, Unreached, Visit, command, members};
+use crate::redis::{
+    Command, Error, FromReply, Info, Member, Part, Repeatable, Reply, Unreached, Visit, command, members,
+};
 
 /// A server, or one of its databases.
 pub(super) struct Place {
@@ -17,13 +18,16 @@ pub(super) struct Place {
     pub(super) db: Option<u8>,
     /// Who is on it. Empty: nobody that is configured.
     pub(super) endpoints: Vec<EndpointName>,
+    /// For whom it is looked at: who is on it, and who may have left something there.
+    concerned: Vec<EndpointName>,
     /// Whether it was found as a replica.
     pub(super) replica: bool,
-    pub(super) redis: Visit,
+    /// Connections to it, one for each user that its endpoints log in as.
+    users: Vec<(String, Visit)>,
     /// The numbers of this command's connections to it.
     pub(super) own: Vec<i64>,
-    /// Lines of `INFO server`; empty if that may not be asked.
-    pub(super) info: String,
+    /// `INFO server`; empty if that may not be asked.
+    pub(super) info: Info,
 }
 
 /// Something that could not be reached.
@@ -46,6 +50,11 @@ impl fmt::Display for Missed {
 }
 
 impl Missed {
+    /// Whether it is the same, for whatever reason.
+    fn is(&self, other: &Missed) -> bool {
+        self.endpoint == other.endpoint && self.server == other.server
+    }
+
     pub(super) fn json(&self) -> Value {
         let server = self.server.as_ref().map(ToString::to_string);
         json!({"endpoint": self.endpoint.as_str(), "server": server, "why": self.why})
@@ -53,15 +62,6 @@ impl Missed {
 }
 
 impl Place {
-    /// Whether an endpoint is on it that was asked for. What nobody is on is looked at for pull metrics.
-    pub(super) fn is_of(&self, wanted: Option<EndpointName>) -> bool {
-        let here = |name: EndpointName| match &self.endpoints[..] {
-            [] => name == EndpointName::PullMetrics,
-            here => here.contains(&name),
-        };
-        wanted.is_none_or(here)
-    }
-
     /// The endpoints on it, as text.
     pub(super) fn names(&self) -> String {
         let names: Vec<&str> = self.endpoints.iter().map(|name| name.as_str()).collect();
@@ -72,20 +72,49 @@ impl Place {
         }
     }
 
-    /// A value of `INFO server`.
-    pub(super) fn info(&self, name: &str) -> Option<&str> {
-        self.info
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
+    /// Asks as one user after the other, until one may ask that.
+    pub(super) async fn ask<T: FromReply>(&self, command: Command<Repeatable, T>) -> Result<T, Error> {
+        let mut answer = Err(Error::Unavailable);
+        for (_, redis) in &self.users {
+            answer = redis.ask(command.clone()).await;
+            if !matches!(answer, Err(Error::Reply(Reply::Denied(_)))) {
+                break;
+            }
+        }
+        answer
     }
 
-    /// What tells servers apart, whatever they are called.
-    fn identity(&self) -> (String, Option<u8>) {
-        let run = self
-            .info("run_id")
-            .map_or_else(|| self.server.to_string(), str::to_owned);
-        (run, self.db)
+    /// Sees to it that what is read from now on does not count as used. Whether that could be done.
+    pub(super) async fn touch_nothing(&self) -> bool {
+        let told = self
+            .users
+            .iter()
+            .map(|(_, redis)| redis.ask(command::client_no_touch()));
+        join_all(told).await.iter().all(Result::is_ok)
+    }
+
+    /// Whether it is the same, whatever the two are called.
+    fn is(&self, other: &Place) -> bool {
+        let same = match (self.info.get("run_id"), other.info.get("run_id")) {
+            (Some(run), Some(other)) => run == other,
+            _ => self.server == other.server,
+        };
+        same && self.db == other.db
+    }
+
+    /// Takes in the same place, as it was found for somebody else.
+    fn join(&mut self, other: Place) {
+        self.endpoints.extend(other.endpoints);
+        self.concerned.extend(other.concerned);
+        self.own.extend(other.own);
+        for (user, redis) in other.users {
+            if self.users.iter().all(|(known, _)| *known != user) {
+                self.users.push((user, redis));
+            }
+        }
+        if self.info.get("run_id").is_none() {
+            self.info = other.info;
+        }
     }
 }
 
@@ -98,51 +127,61 @@ pub(super) enum Look {
     Servers,
 }
 
-/// Connects to all servers of all endpoints, and to each once.
-pub(super) async fn find(config: &Config, look: Look) -> (Vec<Place>, Vec<Missed>) {
-    let mut asked: Vec<(Option<EndpointName>, config::Endpoint)> = Vec::new();
-    for name in EndpointName::ALL {
+/// Connects to all servers of all endpoints, to each once as each user. Answers with those that concern `wanted`, or with all.
+///
+/// The others are connected to all the same: who else is on a server decides what is right there, and servers alone know which
+/// of their names are one's.
+pub(super) async fn find(config: &Config, wanted: Option<EndpointName>, look: Look) -> (Vec<Place>, Vec<Missed>) {
+    let mut names = EndpointName::ALL;
+    // The user of the one that is wanted is asked first.
+    names.sort_by_key(|name| wanted.is_some_and(|wanted| wanted != *name));
+    let mut visits = Vec::new();
+    for name in names {
         let Some(endpoint) = config.endpoints.get(name) else {
             continue;
         };
-        asked.push((Some(name), endpoint.clone()));
+        visits.push((name, endpoint.clone()));
         // Producers of pulls that were not told the database write to the first one.
         if look == Look::Databases && name == EndpointName::PullMetrics && endpoint.db != 0 {
             let first = config::Endpoint {
                 db: 0,
                 ..endpoint.clone()
             };
-            asked.push((None, first));
+            visits.push((name, first));
         }
     }
-    let found = join_all(asked.iter().map(|(name, endpoint)| look_at(*name, endpoint, look))).await;
-    let mut places: BTreeMap<(String, Option<u8>), Place> = BTreeMap::new();
-    let mut order = Vec::new();
-    let mut missed = Vec::new();
-    for found in found.into_iter().flatten() {
+    let found = visits.iter().map(|(name, endpoint)| {
+        let here = config.endpoints.get(*name).is_some_and(|own| own.db == endpoint.db);
+        look_at(*name, endpoint, here, look)
+    });
+    let mut places: Vec<Place> = Vec::new();
+    let mut missed: Vec<Missed> = Vec::new();
+    for found in join_all(found).await.into_iter().flatten() {
         match found {
+            // One that was looked at for two of its databases is missed once.
+            Err(gone) if missed.iter().any(|known| known.is(&gone)) => {}
             Err(gone) => missed.push(gone),
-            Ok(place) => match places.entry(place.identity()) {
-                Entry::Occupied(mut known) => {
-                    known.get_mut().endpoints.extend(&place.endpoints);
-                    known.get_mut().own.extend(&place.own);
-                }
-                Entry::Vacant(free) => {
-                    order.push(free.key().clone());
-                    free.insert(place);
-                }
+            Ok(place) => match places.iter_mut().find(|known| known.is(&place)) {
+                Some(known) => known.join(place),
+                None => places.push(place),
             },
         }
     }
-    let places = order.iter().filter_map(|identity| places.remove(identity));
-    (places.collect(), missed)
+    places.retain(|place| wanted.is_none_or(|wanted| place.concerned.contains(&wanted)));
+    missed.retain(|missed| wanted.is_none_or(|wanted| missed.endpoint == wanted));
+    (places, missed)
 }
 
-/// The servers of one endpoint. `name` is none for a database that is looked at beside it.
-async fn look_at(name: Option<EndpointName>, endpoint: &config::Endpoint, look: Look) -> Vec<Result<Place, Missed>> {
+/// The servers of one endpoint, or, where it is not `here`, of a database that concerns it.
+async fn look_at(
+    name: EndpointName,
+    endpoint: &config::Endpoint,
+    here: bool,
+    look: Look,
+) -> Vec<Result<Place, Missed>> {
     let missed = |server: Option<&Server>, why: Unreached| {
         Err(Missed {
-            endpoint: name.unwrap_or(EndpointName::PullMetrics),
+            endpoint: name,
             server: server.cloned(),
             why: why.to_string(),
         })
@@ -158,16 +197,17 @@ async fn look_at(name: Option<EndpointName>, endpoint: &config::Endpoint, look: 
             Err(why) => return missed(Some(&member.server), why),
         };
         let own = redis.ask(command::client_id()).await;
-        // A user without the right to ask sees servers under two names as two.
+        // Where no user may ask, a server under two names is seen as two.
         let info = redis.ask(command::info("server")).await.unwrap_or_default();
         Ok(Place {
             server: member.server.clone(),
             db: (look == Look::Databases).then_some(endpoint.db),
-            endpoints: name.into_iter().collect(),
+            endpoints: here.then_some(name).into_iter().collect(),
+            concerned: vec![name],
             replica: member.part == Part::Replica,
-            redis,
+            users: vec![(endpoint.user().to_owned(), redis)],
             own: own.into_iter().collect(),
-            info: String::from_utf8_lossy(&info).into_owned(),
+            info,
         })
     }))
     .await

@@ -8,6 +8,13 @@ use super::{
     table::table,
 };
 
+impl Endpoint {
+    /// The user that it logs in as: Redis' own, unless another is configured.
+    pub fn user(&self) -> &str {
+        self.username.as_deref().unwrap_or("default")
+    }
+}
+
 /// Whether anything is set for the endpoint.
 pub(super) fn configured(chosen: &Chosen, name: EndpointName) -> bool {
     chosen.values().any(|(setting, _)| setting.endpoint() == Some(name))

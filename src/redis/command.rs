@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
+use super::info::Info;
 use super::slot::{Range, slot};
 
 /// May be sent twice: it changes nothing. Without an answer, nothing was changed.
@@ -135,14 +136,14 @@ pub fn client_no_touch() -> Command<Repeatable, Bytes> {
     Command::new("CLIENT", words.into())
 }
 
-/// `INFO section`: lines of `name:value`.
-pub fn info(section: &'static str) -> Command<Repeatable, Bytes> {
+/// `INFO section`: what the server says of itself.
+pub fn info(section: &'static str) -> Command<Repeatable, Info> {
     Command::new("INFO", vec![Bytes::from_static(section.as_bytes())])
 }
 
 /// `INFO replication`: the server's role, and how far it is.
-pub(super) fn info_replication() -> Command<Repeatable, Bytes> {
-    Command::new("INFO", vec![Bytes::from_static(b"replication")])
+pub(super) fn info_replication() -> Command<Repeatable, Info> {
+    info("replication")
 }
 
 /// `READONLY`: `OK`; a replica of a Cluster then answers reads itself.
@@ -161,7 +162,7 @@ pub(super) fn cluster_slots() -> Command<Repeatable, Vec<Range>> {
 }
 
 /// `CLUSTER INFO`: whether the cluster serves, as the server sees it, and how old its view is.
-pub fn cluster_info() -> Command<Repeatable, Bytes> {
+pub fn cluster_info() -> Command<Repeatable, Info> {
     Command::new("CLUSTER", vec![Bytes::from_static(b"INFO")])
 }
 

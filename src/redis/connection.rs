@@ -26,8 +26,8 @@ use super::tls::TlsError;
 use crate::config::{self, Server};
 use crate::deadline::Deadline;
 
-/// What `CLIENT LIST` shows of the gateway's connections, so that others on the same server stand out.
-const NAME: &str = "redis-gateway";
+/// What `CLIENT LIST` shows of the gateway's connections, those of its commands too, so that others on the same server stand out.
+pub const CONNECTION_NAME: &str = "redis-gateway";
 
 /// How often replies are looked at again after an error reply to `SUBSCRIBE` has shifted them by one. They fall into place as
 /// soon as one comes in that nobody waits for, so nothing is asked meanwhile: for 1 ms, then twice as long each time.
@@ -145,7 +145,7 @@ impl Connection {
                 connection.ask(command::readonly(), deadline).await?;
             }
             // A user without the right to a name is connected all the same.
-            let named = connection.ask(command::client_setname(NAME), deadline);
+            let named = connection.ask(command::client_setname(CONNECTION_NAME), deadline);
             tokio::join!(named, connection.ask(command::ping(), deadline)).1
         };
         let pong = tokio::select! {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::info::Info;
+
 /// The length of a replication id.
 const ID: usize = 40;
 
@@ -94,23 +96,18 @@ impl Said {
     }
 
     /// Reads the answer to `INFO replication`.
-    pub(super) fn read(info: &[u8]) -> Option<Self> {
-        let info = std::str::from_utf8(info).ok()?;
-        let field = |name: &str| {
-            info.lines()
-                .find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
-        };
-        let primary = field("role")? == "master";
-        let linked = primary || field("master_link_status")? == "up";
+    pub(super) fn read(info: &Info) -> Option<Self> {
+        let primary = info.get("role")? == "master";
+        let linked = primary || info.get("master_link_status")? == "up";
         let offset = if primary {
             "master_repl_offset"
         } else {
             "slave_repl_offset"
         };
         let position = Position {
-            id: field("master_replid")?.as_bytes().try_into().ok()?,
+            id: info.get("master_replid")?.as_bytes().try_into().ok()?,
             // A replica that never was linked says -1.
-            offset: field(offset)?.parse::<i64>().ok()?.try_into().unwrap_or_default(),
+            offset: info.get(offset)?.parse::<i64>().ok()?.try_into().unwrap_or_default(),
         };
         Some(Said {
             position,
@@ -174,10 +171,11 @@ mod tests {
                 linked,
             })
         };
-        assert_eq!(Said::read(primary.as_bytes()), said(7, true, true));
-        assert_eq!(Said::read(replica.as_bytes()), said(0, false, false));
+        let read = |text: String| Said::read(&Info(text.into()));
+        assert_eq!(read(primary), said(7, true, true));
+        assert_eq!(read(replica.clone()), said(0, false, false));
         let linked = replica.replace("down", "up").replace("-1", "5");
-        assert_eq!(Said::read(linked.as_bytes()), said(5, false, true));
-        assert_eq!(Said::read(b"role:master\r\n"), None);
+        assert_eq!(read(linked), said(5, false, true));
+        assert_eq!(read("role:master\r\n".to_owned()), None);
     }
 }

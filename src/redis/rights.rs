@@ -8,6 +8,7 @@ use fred::types::Resp3Frame as Frame;
 use futures_util::future::join_all;
 
 use super::command::{self, Command, Repeatable};
+use super::connection::CONNECTION_NAME;
 use super::error::{Error, Reply};
 use super::visit::Visit;
 use crate::deadline::Deadline;
@@ -114,7 +115,7 @@ fn attempted(name: &'static str, subject: Subject<'_>) -> Command<Repeatable, ()
         "scan" => (&["0"], &[]),
         "renamenx" => (&[], &[ANY]),
         "script|load" => (&["return 1"], &[]),
-        "client|setname" => (&["redis-gateway"], &[]),
+        "client|setname" => (&[CONNECTION_NAME], &[]),
         "client|tracking" => (&["on"], &[]),
         "config|get" => (&["notify-keyspace-events"], &[]),
         "config|set" => (&["notify-keyspace-events", ""], &[]),

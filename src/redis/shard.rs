@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use super::command::{self, Command, Repeat, Repeatable};
 use super::connection::{Connection, Role};
 use super::error::{Error, Reply};
+use super::info::Info;
 use super::link::Link;
 use super::metrics::{Metrics, Reads};
 use super::position::{Freshness, Position, Said};
@@ -262,7 +262,7 @@ pub(super) async fn position_of(primary: &Link, deadline: Deadline) -> Position 
 }
 
 /// The position in an answer of the primary's. Where nobody knows it, one that no replica reaches.
-fn position(info: Result<Bytes, Error>) -> Position {
+fn position(info: Result<Info, Error>) -> Position {
     info.ok()
         .and_then(|info| Said::read(&info)?.of_primary())
         .unwrap_or(Position::NEVER)

@@ -11,6 +11,7 @@ use super::cluster::View;
 use super::command::{self, Command, Repeatable};
 use super::connection::{ConnectError, Connection, Role};
 use super::error::{Error, Reply};
+use super::info::Info;
 use super::reply::FromReply;
 use crate::config::{Endpoint, Server};
 use crate::deadline::Deadline;
@@ -71,7 +72,8 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Connects and logs in as the gateway would, within three times the endpoint's connect timeout.
+    /// Connects and logs in as the gateway would: within the endpoint's connect timeout for each of name, address and login, and its
+    /// command timeout for the first answer.
     pub async fn open(member: &Member, config: &Endpoint) -> Result<Self, Unreached> {
         reach(&member.server, config.connect_timeout).await?;
         let role = match member.part {
@@ -86,6 +88,7 @@ impl Visit {
         // Who is not logged in is denied everything.
         match visit.ask(command::ping()).await {
             Err(Error::Reply(Reply::Denied(_))) if config.password.is_none() => Err(Unreached::NoPassword),
+            Err(Error::Timeout) => Err(Unreached::Silent(visit.limit)),
             _ => Ok(visit),
         }
     }
@@ -117,7 +120,7 @@ async fn shards(seed: &Member, config: &Endpoint) -> Result<Vec<Member>, Unreach
     let visit = Visit::open(seed, config).await?;
     let slots = visit.ask(command::cluster_slots()).await;
     let slots = slots.map_err(|error| Unreached::Refused(error.to_string()))?;
-    let view = View::read(slots, b"", &seed.server);
+    let view = View::read(slots, &Info::default(), &seed.server);
     let mut all = Vec::new();
     for (n, (primary, replicas)) in view.shards().enumerate() {
         all.push(member(primary, Part::Primary, n));

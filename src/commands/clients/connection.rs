@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::EndpointName;
-
-/// What the gateway calls its own connections, those of its commands too.
-const GATEWAY: &str = "redis-gateway";
+use crate::redis::CONNECTION_NAME;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +38,8 @@ pub(super) struct Connection {
     pub(super) class: Class,
     /// Empty: it gave none.
     pub(super) name: String,
-    /// Name and version; empty: it did not tell, or the server is too old to be told.
-    pub(super) library: String,
+    /// Name and version; empty: it did not tell. None: the server is too old to be told.
+    pub(super) library: Option<String>,
     pub(super) user: String,
     /// Host and port; a socket's path.
     pub(super) addr: String,
@@ -70,7 +68,7 @@ impl Connection {
             Class::Itself
         } else if flags.contains(['S', 'M']) {
             Class::Replication
-        } else if text("name") == GATEWAY {
+        } else if text("name") == CONNECTION_NAME {
             Class::Gateway
         } else if sentinel(text("name")) {
             Class::Sentinel
@@ -85,7 +83,9 @@ impl Connection {
             id,
             class,
             name: text("name").to_owned(),
-            library: format!("{} {}", text("lib-name"), text("lib-ver")).trim().to_owned(),
+            library: fields
+                .get("lib-name")
+                .map(|name| format!("{name} {}", text("lib-ver")).trim().to_owned()),
             user: text("user").to_owned(),
             addr: text("addr").to_owned(),
             db: u32::try_from(number("db")).unwrap_or(u32::MAX),
@@ -195,8 +195,8 @@ mod tests {
             (7, Class::Direct, "10.0.0.1", 1, 61, 3, 3)
         );
         assert_eq!(
-            (read.library.as_str(), read.resp, read.name.as_str()),
-            ("", Some(2), "")
+            (read.library.as_deref(), read.resp, read.name.as_str()),
+            (None, Some(2), "")
         );
         assert_eq!(Connection::read(old, &[8, 7]).unwrap().class, Class::Itself);
 
@@ -204,9 +204,11 @@ mod tests {
             "id=9 addr=[::1]:5000 name=redis-gateway flags=N cmd=NULL user=gw resp=3 lib-name=redis-py lib-ver=7.1.0";
         let read = Connection::read(new, &[7]).unwrap();
         assert_eq!(
-            (read.class, read.host(), read.library.as_str(), read.command.as_str()),
-            (Class::Gateway, "::1", "redis-py 7.1.0", "")
+            (read.class, read.host(), read.library.as_deref(), read.command.as_str()),
+            (Class::Gateway, "::1", Some("redis-py 7.1.0"), "")
         );
+        let untold = Connection::read("id=1 addr=a:1 flags=N lib-name= lib-ver=", &[]).unwrap();
+        assert_eq!(untold.library.as_deref(), Some(""));
         let socket = Connection::read("id=1 addr=/run/redis.sock:0 flags=U", &[]).unwrap();
         assert_eq!(socket.host(), "/run/redis.sock");
         let replica = Connection::read("id=1 addr=1.1.1.1:1 flags=S name=redis-gateway", &[]).unwrap();

@@ -12,16 +12,14 @@ use crate::commands::screen::{BAD, Cell, FAINT, TITLE, Table};
 use crate::commands::units;
 use crate::config::EndpointName;
 
-/// From here on clients tell which library they are.
-const TELLS_LIBRARIES: (u32, u32) = (7, 2);
-
 /// A server, and who is connected to it.
 pub(super) struct Server {
     address: String,
     names: String,
     endpoints: Vec<EndpointName>,
     replica: bool,
-    version: Option<String>,
+    /// What it is, and of which version.
+    product: Option<(&'static str, String)>,
     connections: Vec<Connection>,
 }
 
@@ -32,11 +30,7 @@ impl Server {
             names: place.names(),
             endpoints: place.endpoints.clone(),
             replica: place.replica,
-            // Valkey says what it is beside the version of Redis that it is like.
-            version: place
-                .info("valkey_version")
-                .or(place.info("redis_version"))
-                .map(str::to_owned),
+            product: place.info.product().map(|(name, version)| (name, version.to_owned())),
             connections,
         }
     }
@@ -48,16 +42,9 @@ impl Server {
             .count()
     }
 
-    /// Whether its clients can tell which library they are.
+    /// Whether its clients can tell which library they are. One of them is this command.
     fn tells_libraries(&self) -> bool {
-        let number = |version: &str| {
-            let mut parts = version.split('.').map(str::parse);
-            Some((parts.next()?.ok()?, parts.next()?.ok()?))
-        };
-        self.version
-            .as_deref()
-            .and_then(number)
-            .is_some_and(|version| version >= TELLS_LIBRARIES)
+        self.connections.iter().any(|connection| connection.library.is_some())
     }
 
     pub(super) fn json(&self) -> Value {
@@ -80,7 +67,7 @@ impl Server {
                 "id": id,
                 "class": connection.class.as_str(),
                 "name": some(name),
-                "library": some(library),
+                "library": library.as_deref().and_then(some),
                 "user": some(user),
                 "address": addr,
                 "db": db,
@@ -97,7 +84,8 @@ impl Server {
             "server": self.address,
             "endpoints": self.endpoints.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
             "replica": self.replica,
-            "version": self.version,
+            "product": self.product.as_ref().map(|(name, _)| name),
+            "version": self.product.as_ref().map(|(_, version)| version),
             "tells_libraries": self.tells_libraries(),
             "connections": self.connections.iter().map(connection).collect::<Vec<_>>(),
         })
@@ -113,11 +101,14 @@ type Alike<'a> = (Class, &'a str, &'a str, &'a str, &'a str, u32);
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = self.version.as_deref().unwrap_or("of unknown version");
+        let product = match &self.product {
+            Some((name, version)) => format!("{name} {version}"),
+            None => "Redis of unknown version".to_owned(),
+        };
         let role = if self.replica { ", a replica" } else { "" };
         writeln!(
             f,
-            "{TITLE}{}{TITLE:#}, endpoints: {}, Redis {version}{role}",
+            "{TITLE}{}{TITLE:#}, endpoints: {}, {product}{role}",
             self.address, self.names
         )?;
         let mut groups: BTreeMap<Alike, Vec<&Connection>> = BTreeMap::new();
@@ -125,7 +116,7 @@ impl fmt::Display for Server {
             let alike = (
                 one.class,
                 one.name.as_str(),
-                one.library.as_str(),
+                one.library.as_deref().unwrap_or_default(),
                 one.user.as_str(),
                 one.host(),
                 one.db,
@@ -193,4 +184,43 @@ fn distinct<'a>(all: impl Iterator<Item = &'a str>) -> String {
         }
     }
     seen.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server with one connection.
+    fn server(product: Option<(&'static str, &str)>, line: &str) -> Server {
+        Server {
+            address: "10.0.0.1:6379".to_owned(),
+            names: "cache".to_owned(),
+            endpoints: vec![EndpointName::Cache],
+            replica: false,
+            product: product.map(|(name, version)| (name, version.to_owned())),
+            connections: Connection::read(line, &[]).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_server_is_called_what_it_is_and_its_connections_say_what_they_can_tell() {
+        let valkey = server(Some(("Valkey", "8.0.1")), "id=1 addr=a:1 flags=N lib-name= lib-ver=");
+        let (text, json) = (valkey.to_string(), valkey.json());
+        assert!(text.contains(", Valkey 8.0.1\n") && !text.contains("note: "), "{text}");
+        assert_eq!(
+            (&json["product"], &json["version"]),
+            (&json!("Valkey"), &json!("8.0.1"))
+        );
+        assert_eq!(
+            (&json["tells_libraries"], &json["connections"][0]["library"]),
+            (&json!(true), &Value::Null)
+        );
+        // One that may not be asked for its version.
+        let unknown = server(None, "id=1 addr=a:1 flags=N lib-name=redis-py lib-ver=7.1.0");
+        assert_eq!(unknown.json()["tells_libraries"], true);
+        assert!(!unknown.to_string().contains("note: "), "{unknown}");
+        let old = server(Some(("Redis", "7.0.15")), "id=1 addr=a:1 flags=N");
+        assert_eq!(old.json()["tells_libraries"], false);
+        assert!(old.to_string().contains("note: before Redis 7.2"), "{old}");
+    }
 }

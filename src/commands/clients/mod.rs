@@ -27,7 +27,7 @@ pub(super) fn grammar() -> Command {
         Arg::new("fail-on-direct")
             .long("fail-on-direct")
             .action(ArgAction::SetTrue)
-            .help("End with 1 if anybody talks to Redis without a gateway"),
+            .help("End with 1 if anybody talks to a Redis without a gateway, whichever of its databases and endpoints that is for"),
     ])
 }
 
@@ -38,10 +38,9 @@ pub(super) async fn run(
 ) -> Outcome {
     let config = load()?.config;
     let wanted = super::endpoint(args, &config)?;
-    let (places, mut missed) = places::find(&config, Look::Servers).await;
-    missed.retain(|missed| wanted.is_none_or(|wanted| missed.endpoint == wanted));
+    let (places, mut missed) = places::find(&config, wanted, Look::Servers).await;
     let mut servers = Vec::new();
-    for place in places.into_iter().filter(|place| place.is_of(wanted)) {
+    for place in places {
         match list(&place).await {
             Ok(connections) => servers.push(Server::new(&place, connections)),
             Err(why) => missed.push(Missed {
@@ -80,7 +79,6 @@ pub(super) async fn run(
 /// All connections to a server, or why they are not known.
 async fn list(place: &Place) -> Result<Vec<Connection>, String> {
     let lines = place
-        .redis
         .ask(command::client_list())
         .await
         .map_err(|error| error.to_string())?;

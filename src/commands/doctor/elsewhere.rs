@@ -1,9 +1,10 @@
 //! Keys that stand in another database than the one that is configured.
 
+use super::facts::{Told, Untold, told};
 use super::finding::Finding;
 use crate::config::Endpoint;
 use crate::needs::{Needs, On};
-use crate::redis::{Error, Member, Visit, command};
+use crate::redis::{Error, Member, Unreached, Visit, command};
 
 /// How much of a database is looked at: so many steps, of so many places each.
 const STEPS: usize = 10;
@@ -19,24 +20,46 @@ pub(super) async fn judge(
     needs: &[Needs],
 ) -> Result<Vec<Finding>, Error> {
     let mut found = Vec::new();
-    let named: Vec<(&str, Vec<&str>)> = needs.iter().map(|needs| (needs.pattern, beginnings(needs))).collect();
-    let others = databases.iter().filter(|db| **db != config.db);
-    for db in others {
+    let named = needs.iter().map(|needs| (needs.pattern, beginnings(needs)));
+    let named: Vec<(&str, Vec<&str>)> = named.filter(|(_, beginnings)| !beginnings.is_empty()).collect();
+    if named.is_empty() {
+        return Ok(found);
+    }
+    let others: Vec<u8> = databases.iter().copied().filter(|db| *db != config.db).collect();
+    for (n, db) in others.iter().enumerate() {
+        // Who may not look into one may look into none.
+        let unseen = |why: Untold, command, rules| {
+            let left: Vec<String> = others[n..].iter().map(u8::to_string).collect();
+            let what = format!(
+                "whether keys stand in other databases that hold some ({})",
+                left.join(", ")
+            );
+            why.finding("db", &what, command, config, rules)
+        };
         let other = Endpoint {
             db: *db,
             ..config.clone()
         };
-        // One that may not go there has nothing there.
-        let Ok(there) = Visit::open(member, &other).await else {
-            continue;
+        let there = match Visit::open(member, &other).await {
+            Ok(there) => there,
+            Err(Unreached::Refused(text)) if text.contains("'select'") => {
+                found.push(unseen(Untold::Denied, "SELECT", "+select +scan"));
+                break;
+            }
+            Err(_) => return Err(Error::Unavailable),
         };
-        for (pattern, beginnings) in named.iter().filter(|(_, beginnings)| !beginnings.is_empty()) {
-            if look(&there, beginnings).await? != Seen::Some {
-                continue;
+        for (pattern, beginnings) in &named {
+            match look(&there, beginnings).await? {
+                Ok(Seen::Some) => {}
+                Ok(Seen::Nothing | Seen::NotYet) => continue,
+                Err(why) => {
+                    found.push(unseen(why, "SCAN", "+scan"));
+                    return Ok(found);
+                }
             }
             let what = format!("{pattern}: keys stand in database {db}");
             let fix = format!("set endpoints.{endpoint}.db to {db}");
-            found.push(if look(redis, beginnings).await? == Seen::Nothing {
+            found.push(if look(redis, beginnings).await? == Ok(Seen::Nothing) {
                 let what = format!("{what}, and none in {}, which is configured", config.db);
                 Finding::error("db", what, fix)
             } else {
@@ -67,27 +90,26 @@ enum Seen {
     NotYet,
 }
 
-async fn look(redis: &Visit, beginnings: &[&str]) -> Result<Seen, Error> {
+async fn look(redis: &Visit, beginnings: &[&str]) -> Result<Told<Seen>, Error> {
     let mut cursor = 0;
     for _ in 0..STEPS {
-        let (next, keys) = match redis.ask(command::scan(cursor, "*", STEP)).await {
+        let (next, keys) = match told(redis.ask(command::scan(cursor, "*", STEP)).await)? {
             Ok(step) => step,
-            Err(Error::Reply(_)) => return Ok(Seen::NotYet),
-            Err(error) => return Err(error),
+            Err(why) => return Ok(Err(why)),
         };
         if keys
             .iter()
             .any(|key| beginnings.iter().any(|start| key.starts_with(start.as_bytes())))
         {
-            return Ok(Seen::Some);
+            return Ok(Ok(Seen::Some));
         }
         cursor = std::str::from_utf8(&next)
             .ok()
             .and_then(|next| next.parse().ok())
             .unwrap_or(0);
         if cursor == 0 {
-            return Ok(Seen::Nothing);
+            return Ok(Ok(Seen::Nothing));
         }
     }
-    Ok(Seen::NotYet)
+    Ok(Ok(Seen::NotYet))
 }

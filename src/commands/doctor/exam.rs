@@ -2,10 +2,12 @@
 
 use futures_util::future::join_all;
 
+use super::facts::Facts;
 use super::finding::{Finding, Report};
+use super::lag::{self, Lag};
 use super::rights::{self, For};
-use super::server::{Facts, Look};
-use super::{elsewhere, lag, needs, unreached};
+use super::server::Look;
+use super::{elsewhere, needs, unreached};
 use crate::config::{Config, Endpoint, EndpointName};
 use crate::needs::Needs;
 use crate::redis::{Error, Member, Part, Reply, Unreached, Visit, command, members};
@@ -32,7 +34,11 @@ pub(super) async fn endpoint(name: EndpointName, at: &Endpoint, config: &Config)
     let all: Vec<_> = members.iter().zip(&visits).collect();
     let reports = all.iter().map(|(member, visit)| async {
         let mut report = exam.server(member, visit).await;
-        report.take(exam.lag(&all, member, visit).await);
+        let lag = exam.lag(&all, member, visit).await;
+        if let (Ok(lag), Some(facts)) = (&lag, &mut report.facts) {
+            facts.lag = lag.took;
+        }
+        report.take(lag.map(|lag| lag.finding));
         report
     });
     join_all(reports).await
@@ -44,7 +50,7 @@ impl Exam<'_> {
             endpoint: self.endpoint,
             server: member.map(|member| member.server.clone()),
             part: member.map_or(Part::Primary, |member| member.part),
-            version: String::new(),
+            facts: None,
             unreachable: None,
             findings: Vec::new(),
         }
@@ -76,26 +82,24 @@ impl Exam<'_> {
         all: &[(&Member, &Result<Visit, Unreached>)],
         member: &Member,
         redis: &Result<Visit, Unreached>,
-    ) -> Result<Option<Finding>, Error> {
+    ) -> Result<Lag, Error> {
         let of = |(other, _): &&(&Member, _)| other.part == Part::Primary && other.shard == member.shard;
         match (member.part, redis, all.iter().find(of)) {
             (Part::Replica, Ok(redis), Some((at, Ok(primary)))) => {
                 lag::judge(self.endpoint, self.config, &at.server, primary, redis).await
             }
-            _ => Ok(None),
+            _ => Ok(Lag::default()),
         }
     }
 
     async fn ask(&self, member: &Member, redis: &Visit, report: &mut Report) -> Result<(), Error> {
-        let facts = Facts::ask(redis).await?;
-        let version = facts.info("valkey_version").or(facts.info("redis_version"));
-        version.unwrap_or_default().clone_into(&mut report.version);
+        let facts = &*report.facts.insert(Facts::ask(redis).await?);
         let look = Look {
             endpoint: self.endpoint,
             config: self.config,
             part: member.part,
             needs: &self.needs,
-            facts: &facts,
+            facts,
         };
         report.findings.extend(look.judge());
         // A Sentinel knows nothing of what comes next.
@@ -151,8 +155,8 @@ impl Exam<'_> {
             Err(Error::Reply(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let state = super::server::value(&String::from_utf8_lossy(&info), "cluster_state").map(str::to_owned);
-        Ok(state.filter(|state| state != "ok").map(|state| {
+        let state = info.get("cluster_state");
+        Ok(state.filter(|state| *state != "ok").map(|state| {
             let fix = "redis-cli --cluster check says which slots nobody serves, redis-cli --cluster fix serves them";
             Finding::error("cluster", format!("says that the Cluster's state is {state}"), fix)
         }))

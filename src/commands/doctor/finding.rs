@@ -6,6 +6,7 @@ use anstyle::Style;
 use serde_json::{Value, json};
 
 use super::super::screen::{BAD, DOUBTFUL, FAINT, harmless};
+use super::facts::Facts;
 use crate::config::Server;
 use crate::redis::{Error, Part, Reply};
 
@@ -78,8 +79,8 @@ pub(super) struct Report {
     /// None: a Cluster, of which no server answers.
     pub(super) server: Option<Server>,
     pub(super) part: Part,
-    /// Empty: it did not say.
-    pub(super) version: String,
+    /// What it says of itself; none if it cannot be asked.
+    pub(super) facts: Option<Facts>,
     /// Why it cannot be reached.
     pub(super) unreachable: Option<String>,
     pub(super) findings: Vec<Finding>,
@@ -149,7 +150,8 @@ impl Report {
             "endpoint": self.endpoint,
             "server": self.server.as_ref().map(ToString::to_string),
             "part": self.part(),
-            "version": self.version,
+            "version": self.facts.as_ref().and_then(Facts::product).map_or("", |(_, version)| version),
+            "facts": self.facts.as_ref().map(Facts::json),
             "unreachable": self.unreachable,
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
         })

@@ -5,12 +5,28 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::finding::Finding;
-use super::server::value;
 use crate::config::{Endpoint, Server};
 use crate::redis::{Error, Visit, command};
 
 /// Between two looks at a replica.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// What came of waiting for a replica.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    /// How long it took to get what its primary had. None: nobody knows, or it did not get it in time.
+    pub(super) took: Option<Duration>,
+    pub(super) finding: Option<Finding>,
+}
+
+impl From<Finding> for Lag {
+    fn from(finding: Finding) -> Self {
+        Lag {
+            took: None,
+            finding: Some(finding),
+        }
+    }
+}
 
 /// Waits for the replica to get what its primary has by now, for the endpoint's command timeout.
 pub(super) async fn judge(
@@ -19,13 +35,13 @@ pub(super) async fn judge(
     at: &Server,
     primary: &Visit,
     replica: &Visit,
-) -> Result<Option<Finding>, Error> {
+) -> Result<Lag, Error> {
     // A primary that does not answer now has been told of, and so was who may not ask.
     let Ok(Some(ahead)) = Place::ask(primary).await else {
-        return Ok(None);
+        return Ok(Lag::default());
     };
     let Some(mut behind) = Place::ask(replica).await? else {
-        return Ok(None);
+        return Ok(Lag::default());
     };
     let setting = format!("endpoints.{endpoint}");
     let follow = match at {
@@ -33,41 +49,41 @@ pub(super) async fn judge(
         Server::Unix(_) => "there: REPLICAOF".to_owned(),
     };
     if !behind.follows {
-        return Ok(None);
+        return Ok(Lag::default());
     }
     if !behind.linked {
         let what = "has lost its primary: what it has is as old as that";
         let fix = "see its log: whether it reaches its primary, and masteruser and masterauth there";
-        return Ok(Some(Finding::error("replication", what, fix)));
+        return Ok(Finding::error("replication", what, fix).into());
     }
     if ahead.id != behind.id {
         let what = format!("follows another primary than {at}: nothing is read from it");
-        return Ok(Some(Finding::error(
-            "replication",
-            what,
-            format!("{follow}; or take it out of {setting}.replicas"),
-        )));
+        let fix = format!("{follow}; or take it out of {setting}.replicas");
+        return Ok(Finding::error("replication", what, fix).into());
     }
     let began = Instant::now();
     while behind.offset < ahead.offset && began.elapsed() < config.command_timeout {
         sleep(AGAIN).await;
         match Place::ask(replica).await? {
             Some(place) => behind = place,
-            None => return Ok(None),
+            None => return Ok(Lag::default()),
         }
     }
     let lag = began.elapsed();
     let bytes = ahead.offset.saturating_sub(behind.offset);
     let fix = format!("see what slows it: its disk, its network, large writes; or raise {setting}.max_staleness");
-    Ok(if bytes > 0 {
+    if bytes > 0 {
         let what = format!("is behind its primary: {bytes} bytes are missing after {lag:.1?}");
-        Some(Finding::warning("replication", what, fix))
-    } else if lag > config.max_staleness {
-        let most = config.max_staleness;
+        return Ok(Finding::warning("replication", what, fix).into());
+    }
+    let most = config.max_staleness;
+    let late = || {
         let what = format!("is {lag:.1?} behind its primary, more than {setting}.max_staleness, {most:?}");
-        Some(Finding::warning("replication", what, fix))
-    } else {
-        None
+        Finding::warning("replication", what, fix)
+    };
+    Ok(Lag {
+        took: Some(lag),
+        finding: (lag > most).then(late),
     })
 }
 
@@ -86,8 +102,7 @@ impl Place {
             Err(Error::Reply(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let info = String::from_utf8_lossy(&info);
-        let follows = value(&info, "role") == Some("slave");
+        let follows = info.get("role") == Some("slave");
         // What a replica has taken in, and not what it has promised to.
         let offset = if follows {
             "slave_repl_offset"
@@ -96,10 +111,10 @@ impl Place {
         };
         let place = || {
             Some(Place {
-                id: value(&info, "master_replid")?.to_owned(),
-                offset: value(&info, offset)?.parse().ok()?,
+                id: info.get("master_replid")?.to_owned(),
+                offset: info.get(offset)?.parse().ok()?,
                 follows,
-                linked: value(&info, "master_link_status") == Some("up"),
+                linked: info.get("master_link_status") == Some("up"),
             })
         };
         Ok(place())

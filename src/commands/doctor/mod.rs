@@ -3,6 +3,7 @@
 
 mod elsewhere;
 mod exam;
+mod facts;
 mod finding;
 mod lag;
 mod needs;
@@ -14,6 +15,7 @@ use clap::{ArgMatches, Command};
 use futures_util::future::join_all;
 use serde_json::json;
 
+use self::facts::Facts;
 use self::finding::{Level, Report};
 use super::screen::{self, Cell, GOOD, Progress, Screen, Table};
 use super::{Exit, Failure, Outcome};
@@ -52,14 +54,21 @@ pub(super) async fn run(
             "servers": reports.iter().map(Report::json).collect::<Vec<_>>(),
         })
     };
-    let mut table = Table::new(["ENDPOINT", "SERVER", "PART", "VERSION", "FOUND"]);
+    let mut table = Table::new([
+        "ENDPOINT", "SERVER", "PART", "VERSION", "POLICY", "DISK", "NOTIFIES", "LAG", "FOUND",
+    ]);
     for report in &reports {
         let (sum, level) = report.sum();
+        let [version, policy, disk, notifies, lag] = report.facts.as_ref().map(Facts::row).unwrap_or_default();
         table.row([
             report.endpoint.into(),
             report.server().into(),
             report.part().into(),
-            (&report.version).into(),
+            version.into(),
+            policy.into(),
+            disk.into(),
+            notifies.into(),
+            Cell::new(lag).right(),
             Cell::new(sum).style(level.map_or(GOOD, Level::style)),
         ]);
     }

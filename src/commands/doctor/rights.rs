@@ -57,7 +57,7 @@ pub(super) async fn judge(
             of.push((*pattern, right, command));
         }
     }
-    let user = config.username.as_deref().unwrap_or("default");
+    let user = config.user();
     let tried = match redis.attempt(&attempts).await {
         Ok(tried) => tried,
         Err(Error::Reply(Reply::Denied(_))) => {

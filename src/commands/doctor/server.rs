@@ -1,70 +1,16 @@
-//! What a server says of itself, and what of it is not right for the patterns on it.
+//! What is not right with a server for the patterns on it, by what it says of itself.
 
+use super::facts::{Facts, Untold};
 use super::finding::Finding;
 use crate::config::{Endpoint, Server};
 use crate::needs::Needs;
-use crate::redis::{Error, Part, Reply, Visit, command};
+use crate::redis::Part;
 
 /// The oldest version of Redis that will do.
 const OLDEST: (u64, u64) = (6, 2);
 
 /// What Redis allows a subscriber to be behind by itself: `hard` bytes at once, `soft` bytes for a minute.
 const PUBSUB: (u64, u64) = (32 << 20, 8 << 20);
-
-/// What a server says of itself. None, and nothing: the user may not ask.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
-    info: Option<String>,
-    notify: Option<String>,
-    save: Option<String>,
-    buffers: Option<String>,
-}
-
-impl Facts {
-    pub(super) async fn ask(redis: &Visit) -> Result<Self, Error> {
-        let info = allowed(redis.ask(command::info("default")).await)?;
-        Ok(Facts {
-            info: info.map(|info| String::from_utf8_lossy(&info).into_owned()),
-            notify: parameter(redis, "notify-keyspace-events").await?,
-            save: parameter(redis, "save").await?,
-            buffers: parameter(redis, "client-output-buffer-limit").await?,
-        })
-    }
-
-    /// A value of `INFO`.
-    pub(super) fn info(&self, name: &str) -> Option<&str> {
-        value(self.info.as_deref()?, name)
-    }
-
-    /// Databases that hold keys.
-    pub(super) fn databases(&self) -> Vec<u8> {
-        let lines = self.info.as_deref().unwrap_or_default().lines();
-        lines
-            .filter_map(|line| line.strip_prefix("db")?.split_once(":keys=")?.0.parse().ok())
-            .collect()
-    }
-}
-
-/// A value in an answer to `INFO`.
-pub(super) fn value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.map(str::trim)
-}
-
-/// None: denied, or the server has no such command.
-fn allowed<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(Error::Reply(Reply::Denied(_) | Reply::Other(_))) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-async fn parameter(redis: &Visit, name: &'static str) -> Result<Option<String>, Error> {
-    let found = allowed(redis.ask(command::config_get(name)).await)?;
-    let value = found.as_ref().and_then(|found| found.get(1));
-    Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
-}
 
 /// One server, its endpoint and the patterns on it.
 pub(super) struct Look<'a> {
@@ -77,29 +23,7 @@ pub(super) struct Look<'a> {
 
 impl Look<'_> {
     pub(super) fn judge(&self) -> Vec<Finding> {
-        let user = self.config.username.as_deref().unwrap_or("default");
-        let mut found = Vec::new();
-        if self.facts.info.is_none() {
-            let what = "version, role, eviction, persistence and databases: INFO is denied";
-            found.push(Finding::unseen("info", what, format!("ACL SETUSER {user} +info")));
-        }
-        let unseen = [
-            (&self.facts.save, "when it saves"),
-            (&self.facts.buffers, "how far a subscriber may be behind"),
-        ];
-        let unseen: Vec<&str> = unseen
-            .iter()
-            .filter(|(value, _)| value.is_none())
-            .map(|(_, what)| *what)
-            .collect();
-        if !unseen.is_empty() {
-            let what = format!("{}: CONFIG GET is denied", unseen.join(", "));
-            found.push(Finding::unseen(
-                "config",
-                what,
-                format!("ACL SETUSER {user} +config|get"),
-            ));
-        }
+        let mut found = self.unseen();
         found.extend(self.version());
         found.extend(self.role());
         found.extend(self.cluster());
@@ -107,6 +31,43 @@ impl Look<'_> {
         if self.part == Part::Primary {
             found.extend(self.eviction());
             found.extend(self.buffers());
+        }
+        found
+    }
+
+    /// What would be judged if it were told.
+    fn unseen(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        if let Err(why) = &self.facts.info {
+            let what = "version, role, eviction, persistence, databases and replication";
+            found.push(why.finding("info", what, "INFO", self.config, "+info"));
+        }
+        let wanted = |wants: fn(&Needs) -> bool| self.part == Part::Primary && self.needs.iter().any(wants);
+        let parameters = [
+            (
+                &self.facts.save,
+                "when it saves",
+                wanted(|needs| needs.restarted.is_some()),
+            ),
+            (
+                &self.facts.buffers,
+                "how far a subscriber may be behind",
+                wanted(|needs| needs.listens),
+            ),
+            (
+                &self.facts.notify,
+                "of which keys it notifies",
+                wanted(|needs| needs.notified.is_some()),
+            ),
+        ];
+        for why in [Untold::Denied, Untold::Unknown] {
+            let here = parameters
+                .iter()
+                .filter(|(told, _, wanted)| *wanted && **told == Err(why));
+            let unseen: Vec<&str> = here.map(|(_, what, _)| *what).collect();
+            if !unseen.is_empty() {
+                found.push(why.finding("config", &unseen.join(", "), "CONFIG GET", self.config, "+config|get"));
+            }
         }
         found
     }
@@ -217,7 +178,7 @@ impl Look<'_> {
             }
         }
         let append_only = self.facts.info("aof_enabled");
-        if self.part == Part::Primary && append_only == Some("0") && self.facts.save.as_deref() == Some("") {
+        if self.part == Part::Primary && append_only == Some("0") && self.facts.save.as_deref() == Ok("") {
             let lost: Vec<&str> = self.needs.iter().filter_map(|needs| needs.restarted).collect();
             if !lost.is_empty() {
                 let what = format!("keeps nothing on disk: a restart loses {}", lost.join(", "));
@@ -234,7 +195,7 @@ impl Look<'_> {
             .filter(|needs| needs.listens)
             .map(|needs| needs.pattern)
             .collect();
-        let words: Vec<&str> = self.facts.buffers.as_deref()?.split(' ').collect();
+        let words: Vec<&str> = self.facts.buffers.as_deref().ok()?.split(' ').collect();
         let at = words.iter().position(|word| *word == "pubsub")?;
         let number = |n: usize| words.get(at + n)?.parse::<u64>().ok();
         // 0 is no limit.
@@ -256,7 +217,7 @@ impl Look<'_> {
 
     /// Whether notifications of keys are as the patterns want them. `may_set`: the user may set them.
     pub(super) fn notifications(&self, may_set: bool) -> Vec<Finding> {
-        let Some(flags) = self.facts.notify.as_deref() else {
+        let Ok(flags) = self.facts.notify.as_deref() else {
             return Vec::new();
         };
         let wanting = self
@@ -287,6 +248,6 @@ impl Look<'_> {
                 .filter_map(|needs| needs.notified)
                 .all(|n| (n.missing)(flags).is_empty())
         };
-        flags.is_some_and(all)
+        flags.is_ok_and(all)
     }
 }

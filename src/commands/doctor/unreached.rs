@@ -7,7 +7,7 @@ use crate::redis::Unreached;
 /// What is wrong with a server that answers but cannot be used; `Err` says why it does not even answer.
 pub(super) fn judge(endpoint: &str, config: &Endpoint, why: &Unreached) -> Result<Finding, String> {
     let settings = format!("endpoints.{endpoint}");
-    let user = config.username.as_deref().unwrap_or("default");
+    let user = config.user();
     let (check, fix) = match why {
         Unreached::Name(_) | Unreached::Connect(_) | Unreached::Silent(_) => return Err(why.to_string()),
         Unreached::PasswordFile(_) => (
@@ -42,10 +42,10 @@ fn refused(text: &str, settings: &str, config: &Endpoint) -> (&'static str, Stri
         );
         ("db", fix)
     } else if text.contains("'select'") {
-        let user = config.username.as_deref().unwrap_or("default");
+        let user = config.user();
         ("rights", format!("ACL SETUSER {user} +select"))
     } else if let Some((_, command)) = text.split_once("not permitted to run ") {
-        let user = config.username.as_deref().unwrap_or("default");
+        let user = config.user();
         let rights = match command {
             "CLUSTER" => "+cluster|slots +cluster|info".to_owned(),
             other => format!("+{}", other.to_lowercase()),

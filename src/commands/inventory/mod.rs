@@ -49,8 +49,7 @@ pub(super) async fn run(
 ) -> Outcome {
     let config = load()?.config;
     let wanted = super::endpoint(args, &config)?;
-    let (places, mut missed) = places::find(&config, Look::Databases).await;
-    missed.retain(|missed| wanted.is_none_or(|wanted| missed.endpoint == wanted));
+    let (places, missed) = places::find(&config, wanted, Look::Databases).await;
     let terms = Terms {
         homes: &Homes::new(&config),
         orphan_age: config.pull_metrics.orphan_age,
@@ -60,7 +59,7 @@ pub(super) async fn run(
     let (stop, _waiting) = on_ctrl_c();
     let pace = Pace::new(super::rate(args));
     let mut reports = Vec::new();
-    for place in places.iter().filter(|place| place.is_of(wanted)) {
+    for place in &places {
         if stop.is_cancelled() {
             break;
         }

@@ -103,7 +103,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     async fn all(&self, report: &mut Report, tell: impl Fn(u64, u64)) -> Result<(), Error> {
         let replication = self.ask(command::info("replication")).await.unwrap_or_default();
-        report.role = value(&replication, "role");
+        report.role = replication.get("role").map(str::to_owned);
         report.total = u64::try_from(self.ask(command::dbsize()).await?).unwrap_or_default();
         report.heeded = self.heeded().await;
         let values = report.heeded.is_none();
@@ -156,11 +156,11 @@ impl Walk<'_> {
 
     /// The policy to which values that are read would look used, by which the server evicts what is not. None: they may be read.
     async fn heeded(&self) -> Option<String> {
-        if self.terms.touch || self.ask(command::client_no_touch()).await.is_ok() {
+        if self.terms.touch || self.place.touch_nothing().await {
             return None;
         }
         let memory = self.ask(command::info("memory")).await.unwrap_or_default();
-        match value(&memory, "maxmemory_policy") {
+        match memory.get("maxmemory_policy").map(str::to_owned) {
             Some(policy) => (policy.contains("lru") || policy.contains("lfu")).then_some(policy),
             None => Some("which is unknown".to_owned()),
         }
@@ -294,7 +294,7 @@ impl Walk<'_> {
 
     async fn ask<T: FromReply>(&self, command: Command<Repeatable, T>) -> Result<T, Error> {
         // Boxed: a future of a question is large, and a look has several.
-        Box::pin(self.place.redis.ask(command)).await
+        Box::pin(self.place.ask(command)).await
     }
 }
 
@@ -305,15 +305,6 @@ fn permitted<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(Error::Reply(_)) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// A value of `INFO`.
-fn value(info: &[u8], name: &str) -> Option<String> {
-    let info = String::from_utf8_lossy(info);
-    let mut values = info
-        .lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    values.next().map(|value| value.trim().to_owned())
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::config::Server;
+use crate::redis::info::Info;
 use crate::redis::link::Link;
 use crate::redis::shard::{Plan, Shard};
 use crate::redis::slot::{Range, SLOTS};
@@ -30,12 +31,7 @@ struct Holding {
 
 impl View {
     /// Reads the answers of `by` to `CLUSTER SLOTS` and `CLUSTER INFO`.
-    pub(in crate::redis) fn read(ranges: Vec<Range>, info: &[u8], by: &Server) -> Self {
-        let info = String::from_utf8_lossy(info);
-        let field = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.map(str::trim_end)
-        };
+    pub(in crate::redis) fn read(ranges: Vec<Range>, info: &Info, by: &Server) -> Self {
         let mut holdings: Vec<Holding> = Vec::new();
         for range in ranges {
             let mut servers = range.servers.iter();
@@ -55,8 +51,9 @@ impl View {
             }
         }
         View {
-            serving: field("cluster_state") == Some("ok"),
-            epoch: field("cluster_current_epoch")
+            serving: info.get("cluster_state") == Some("ok"),
+            epoch: info
+                .get("cluster_current_epoch")
                 .and_then(|epoch| epoch.parse().ok())
                 .unwrap_or_default(),
             holdings,
@@ -206,6 +203,7 @@ fn next_member(
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use prometheus::Registry;
 
     use super::*;
@@ -226,8 +224,8 @@ mod tests {
             last: *slots.end(),
             servers: ports.iter().map(address).collect(),
         };
-        let info = b"cluster_state:ok\r\ncluster_current_epoch:7\r\n";
-        View::read(shards.iter().map(range).collect(), info, &tcp(1))
+        let info = Info(Bytes::from_static(b"cluster_state:ok\r\ncluster_current_epoch:7\r\n"));
+        View::read(shards.iter().map(range).collect(), &info, &tcp(1))
     }
 
     fn plan(registry: &Registry) -> Plan {
@@ -246,7 +244,8 @@ mod tests {
         assert_eq!((view.serving, view.epoch, view.holdings.len()), (true, 7, 2));
         assert_eq!(view.holdings[0].slots, [0..=5, 10..=11]);
         assert_eq!(view.holdings[0].replicas, [tcp(2), tcp(3)]);
-        let cut_off = View::read(Vec::new(), b"cluster_state:fail\r\n", &tcp(1));
+        let fails = Info(Bytes::from_static(b"cluster_state:fail\r\n"));
+        let cut_off = View::read(Vec::new(), &fails, &tcp(1));
         assert!(!cut_off.serving && cut_off.holdings.is_empty());
     }
 

@@ -285,6 +285,40 @@ async fn keys_that_may_not_be_looked_at_are_counted_and_the_rest_is() {
 }
 
 #[tokio::test]
+async fn endpoints_on_one_server_are_looked_at_by_the_users_of_all() {
+    let server = RedisServer::new()
+        .user("logs", "on >secret +@all ~builds/*")
+        .user("caches", "on >secret +@all ~repo_*")
+        .start()
+        .await;
+    server.run::<()>(&["RPUSH", "builds/1/logs", "{}"]).await;
+    server.run::<()>(&["SET", "repo_blob__a", "{}", "EX", "50"]).await;
+    server.run::<()>(&["EXPIRE", "builds/1/logs", "100"]).await;
+    let file = secret();
+    let endpoints = [
+        placed(&["build_logs", "cache"], server.addr()),
+        logged_in(&["build_logs"], "logs", &file),
+        logged_in(&["cache"], "caches", &file),
+    ]
+    .concat();
+    let ran = run(&["inventory --json"], &endpoints).await;
+    let databases = &ran.json()["databases"];
+    let counts = (&databases[0]["keys"], &databases[0]["keys_denied"]);
+    assert_eq!(
+        (ran.code, counts, &databases[1]),
+        (Some(0), (&json!(2), &json!(0)), &Value::Null),
+        "{ran}"
+    );
+
+    // The user of the endpoint that is asked for is asked first.
+    server.run::<()>(&["DEL", "builds/1/logs"]).await;
+    server.run::<()>(&["ACL", "LOG", "RESET"]).await;
+    let ran = run(&["inventory --endpoint cache"], &endpoints).await;
+    let denied: Vec<redis::Value> = server.run(&["ACL", "LOG"]).await;
+    assert!(ran.code == Some(0) && denied.is_empty(), "{denied:?} {ran}");
+}
+
+#[tokio::test]
 async fn pulls_in_the_first_database_are_found_though_nobody_is_configured_to_be_there() {
     let server = RedisServer::new().start().await;
     server
@@ -300,11 +334,25 @@ async fn pulls_in_the_first_database_are_found_though_nobody_is_configured_to_be
         "{ran}"
     );
 
+    // So they are where others are configured to be.
+    let shared = placed(&["build_logs", "pull_metrics"], server.addr());
+    let ran = run(&["inventory --json --endpoint pull_metrics"], &shared).await;
+    let databases = &ran.json()["databases"];
+    assert_eq!(databases[0]["endpoints"], json!(["pull_metrics"]), "{ran}");
+    assert_eq!(databases[1]["endpoints"], json!(["build_logs"]), "{ran}");
+    assert!(
+        ran.code == Some(1) && databases[1]["findings"][0]["right"] == right,
+        "{ran}"
+    );
+
     let away = placed(&["pull_metrics"], ([127, 0, 0, 1], unused_port()).into());
     let ran = run(&["inventory"], &away).await;
     assert!(
         ran.code == Some(69) && ran.err.contains("pull_metrics 127.0.0.1:"),
         "{ran}"
     );
-    assert!(ran.err.contains("it takes no connection"), "{ran}");
+    assert!(
+        ran.err.contains("it takes no connection") && ran.err.lines().count() == 1,
+        "{ran}"
+    );
 }

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::super::placed;
-use super::Said;
+use super::{Said, version::altered};
 use crate::harness::{Mode, Proxy, RedisServer, patience, unused_port};
 
 const PASSWORD: &str = "a-secret-of-the-server";
@@ -99,6 +99,23 @@ async fn a_server_that_stops_to_answer_halfway_is_told() {
     assert_eq!(said.code(), Some(69), "{}", said.ran);
     assert!(
         said.ran.err.contains("it answered at first, and then: "),
+        "{}",
+        said.ran
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_after_its_greeting_does_not_answer() {
+    let server = RedisServer::new().start().await;
+    // The library greets, and so does the gateway.
+    let mut pongs = 0;
+    let greeting = move |answer: &mut [u8]| {
+        pongs += answer.windows(4).filter(|part| *part == b"PONG").count();
+        pongs < 2
+    };
+    let said = Said::of(&placed(&["locks"], altered(server.addr(), greeting).await)).await;
+    assert!(
+        said.code() == Some(69) && said.ran.err.contains(": no answer within "),
         "{}",
         said.ran
     );

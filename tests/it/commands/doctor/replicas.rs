@@ -1,5 +1,7 @@
 //! Replicas: as such, and where a primary should be.
 
+use serde_json::json;
+
 use super::super::placed;
 use super::{Said, apply, flags};
 use crate::harness::{Mode, Proxy, RedisServer, eventually, unused_port};
@@ -45,7 +47,16 @@ async fn replicas_are_judged_by_whom_they_follow_and_how_far_they_are() {
     follows(&replica).await;
     let said = Said::of(&endpoints).await;
     said.assert_fine();
-    assert_eq!(said.servers()[1]["part"], "replica");
+    let servers = said.servers();
+    assert_eq!(
+        (&servers[1]["part"], &servers[1]["facts"]["role"]),
+        (&json!("replica"), &json!("slave"))
+    );
+    assert!(
+        servers[1]["facts"]["lag_ms"].is_u64() && servers[0]["facts"]["lag_ms"].is_null(),
+        "{}",
+        said.ran
+    );
 
     let port = other.addr().port().to_string();
     replica.run::<()>(&["REPLICAOF", "127.0.0.1", &port]).await;

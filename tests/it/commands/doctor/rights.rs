@@ -202,3 +202,49 @@ async fn a_command_that_was_taken_away_is_found() {
         said.ran
     );
 }
+
+#[tokio::test]
+async fn what_a_user_may_not_look_at_is_told() {
+    let (server, flags, _file) = known("build_logs", "+multi +info").await;
+    server.run_on::<()>(3, &["RPUSH", "builds/7/logs", "{}"]).await;
+    grant(&server, &Said::of(&flags).await).await;
+    for denied in ["SELECT", "SCAN"] {
+        let said = Said::of(&flags).await;
+        let (level, what, fix) = said.only("db");
+        assert_eq!((said.code(), level), (Some(0), "unseen"), "{}", said.ran);
+        assert!(what.contains("that hold some (3)") && what.contains(denied), "{what}");
+        if denied == "SELECT" {
+            server.run::<()>(&["ACL", "SETUSER", "gw", "+select"]).await;
+        } else {
+            apply(&server, fix).await;
+        }
+    }
+    assert_eq!(Said::of(&flags).await.only("db").0, "error");
+
+    let (server, flags, _file) = known("orchestrator", "+@all -config|get -info ~* &*").await;
+    let said = Said::of(&flags).await;
+    let (level, what, fix) = said.only("config");
+    assert!(
+        level == "unseen" && what.contains("of which keys it notifies"),
+        "{what}"
+    );
+    apply(&server, fix).await;
+    let said = Said::of(&flags).await;
+    let (level, what, fix) = said.only("info");
+    assert!(level == "unseen" && what.contains("replication"), "{what}");
+    apply(&server, fix).await;
+    assert!(Said::of(&flags).await.findings().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_server_cannot_say_is_no_matter_of_rights() {
+    let server = RedisServer::new().setting("rename-command CONFIG \"\"").start().await;
+    let said = Said::of(&placed(&["user_events"], server.addr())).await;
+    let (level, what, fix) = said.only("config");
+    assert!(
+        level == "unseen" && what.contains("the server has no CONFIG GET"),
+        "{}",
+        said.ran
+    );
+    assert!(!fix.contains("ACL"), "{fix}");
+}

@@ -1,5 +1,7 @@
 //! What is wrong with a server by its own settings, and with what stands in it.
 
+use serde_json::json;
+
 use super::super::{all_at, placed, run};
 use super::{Said, apply, flags};
 use crate::harness::{RedisCluster, RedisServer, eventually};
@@ -53,6 +55,44 @@ async fn an_evicting_policy_under_locks_is_found() {
     assert!(what.starts_with("locks: maxmemory-policy is allkeys-lru"), "{what}");
     apply(&server, fix).await;
     Said::of(&endpoints).await.assert_fine();
+}
+
+#[tokio::test]
+async fn what_a_server_is_set_to_is_shown() {
+    let server = RedisServer::new()
+        .append_only()
+        .setting("maxmemory 100mb")
+        .setting("maxmemory-policy allkeys-lru")
+        .setting("notify-keyspace-events Eg")
+        .start()
+        .await;
+    let endpoints = placed(&["cache"], server.addr());
+    let said = Said::of(&endpoints).await;
+    let info: String = server.run(&["INFO", "server"]).await;
+    let product = if info.contains("valkey_version:") {
+        "Valkey"
+    } else {
+        "Redis"
+    };
+    let facts = json!({
+        "product": product, "role": "master", "maxmemory": 100 << 20, "maxmemory_policy": "allkeys-lru",
+        "append_only": true, "save": "", "notify_keyspace_events": said.servers()[0]["facts"]["notify_keyspace_events"],
+        "lag_ms": null,
+    });
+    assert_eq!(said.servers()[0]["facts"], facts, "{}", said.ran);
+    let ran = run(&["doctor"], &endpoints).await;
+    let row: Vec<&str> = ran.out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        (row[3], &row[5..7]),
+        (product, ["allkeys-lru", "aof"].as_slice()),
+        "{ran}"
+    );
+    assert!(row[7].contains('g') && row[7].contains('E'), "{ran}");
+
+    let bare = RedisServer::new().start().await;
+    let ran = run(&["doctor"], &placed(&["cache"], bare.addr())).await;
+    let row: Vec<&str> = ran.out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[5..], ["noeviction", "nothing", "nothing", "fine"], "{ran}");
 }
 
 #[tokio::test]
