@@ -6,7 +6,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::types::{KeyspaceEvent, Message, Value};
+use fred::types::{KeyspaceEvent, Message};
 use prometheus::IntCounter;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::beside::Count;
 use super::connection::{Connection, Kind, Role};
 use super::error::{Error, Reply};
+use super::event::Event;
 use super::replication::Watch;
 use crate::config;
 use crate::deadline::Deadline;
@@ -29,27 +30,6 @@ const BURST: usize = 256;
 const RESUBSCRIBE_CHUNK: usize = 1_000;
 /// The wait before another attempt to connect. Listeners already know of the gap.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
-
-/// What a subscriber hears.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The connection was lost; it is made again by itself.
-    Lost,
-    /// Something was published.
-    Message {
-        /// The channel's name.
-        channel: Bytes,
-        /// The payload.
-        payload: Bytes,
-    },
-    /// The connection was lost and the channels are subscribed to again: what was published in between is missing.
-    Reconnected,
-    /// The gateway was too slow for the connection: so many messages are missing.
-    Dropped(u64),
-    /// What was published before [`Subscriber::mark`] was asked for this number has been told. Never comes if the connection is
-    /// lost before.
-    Mark(u64),
-}
 
 /// The server for the next connection.
 type ServerToday = Box<dyn Fn() -> config::Server + Send>;
@@ -235,7 +215,7 @@ impl Task {
                     (1..BURST).take_while(|_| self.hear_next()).for_each(drop);
                 }
                 Happened::Notification(Ok(event)) => {
-                    self.notice_key(&event);
+                    self.tell(Event::of_key(&event));
                     (1..BURST).take_while(|_| self.notice_next()).for_each(drop);
                 }
                 Happened::Message(Err(RecvError::Lagged(missed)))
@@ -388,7 +368,7 @@ impl Task {
     fn notice_next(&mut self) -> bool {
         let event = self.connection.as_mut().map(|live| live.notifications.try_recv());
         match event {
-            Some(Ok(event)) => self.notice_key(&event),
+            Some(Ok(event)) => self.tell(Event::of_key(&event)),
             Some(Err(TryRecvError::Lagged(missed))) => self.tell(Event::Dropped(missed)),
             Some(Err(_)) | None => return false,
         }
@@ -396,24 +376,9 @@ impl Task {
     }
 
     fn hear(&self, message: Message) {
-        let channel = Bytes::copy_from_slice(message.channel.as_bytes());
-        let payload = match message.value {
-            Value::Bytes(bytes) => bytes,
-            Value::String(text) => text.into_inner(),
-            // Redis publishes strings alone.
-            _ => return,
-        };
-        self.tell(Event::Message { channel, payload });
-    }
-
-    /// Puts together again what the library has taken apart.
-    fn notice_key(&self, event: &KeyspaceEvent) {
-        let mut channel = format!("__keyspace@{}__:", event.db).into_bytes();
-        channel.extend_from_slice(event.key.as_bytes());
-        self.tell(Event::Message {
-            channel: channel.into(),
-            payload: event.operation.clone().into(),
-        });
+        if let Some(event) = Event::of(message) {
+            self.tell(event);
+        }
     }
 
     fn tell(&self, event: Event) {
