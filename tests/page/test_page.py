@@ -70,11 +70,16 @@ def test_without_a_script(browser: Browser, gateway: Gateway, traffic: Traffic) 
 
 def test_says_what_the_json_says(browser: Browser, gateway: Gateway, traffic: Traffic) -> None:
     busy(gateway, traffic)
+
+    def published(said: Any) -> int:
+        [calls] = [service["calls"][0] for service in said["services"] if service["name"] == "UserEvents"]
+        return calls["outcomes"].get("OK", 0)
+
+    # The figures are of a moment ago.
+    eventually(lambda: published(gateway.json()) > 20, "calls in the figures")
     traffic.end()
     said = gateway.json()
     assert (said["state"], said["problems"]) == ("ready", [])
-    [user_events] = [service for service in said["services"] if service["name"] == "UserEvents"]
-    assert user_events["calls"][0]["outcomes"]["OK"] > 20
     with opened(browser, gateway) as page:
         rows = page.locator("section[aria-labelledby=services] tbody tr")
         names = [name.split()[0] for name in rows.locator("th").all_inner_texts()]
