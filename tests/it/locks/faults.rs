@@ -174,15 +174,9 @@ async fn lost_listener_costs_at_most_a_second() {
             wait_ms: 20_000,
             ..asking(&name)
         };
-        let waiter = tokio::spawn(async move {
-            loop {
-                match acquire(&mut locks, request.clone()).await {
-                    // The connection for commands is cut too: a look that falls into that is repeated by its caller.
-                    Err(refused) if reason(&refused).as_deref() == Some("REDIS_UNAVAILABLE") => {}
-                    held => return (held, Instant::now()),
-                }
-            }
-        });
+        // What is heard then is for this waiter, whose first question has been answered.
+        eventually("the gateway has ended listening", async || stand.blocked().await == 0).await;
+        let waiter = tokio::spawn(async move { (acquire(&mut locks, request).await, Instant::now()) });
         eventually("the gateway listens", async || stand.blocked().await == 1).await;
         // The wake-up is taken, and its reply is lost.
         proxy.set_open(Mode::SwallowReplies);
