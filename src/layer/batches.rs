@@ -32,7 +32,8 @@ pub trait Batch {
 }
 
 /// The answers of the stream that `request` opens: first one that confirms it, with the number 0, then what `work` makes of each
-/// batch, within `timeout`; each is counted as a call. An error of its ends the stream. At a drain the batch at work is answered, and none after it is taken.
+/// batch, within `timeout`; each is counted as a call. An error of its ends the stream. At a drain the batch at work is answered,
+/// and none after it is taken.
 ///
 /// Pulled by the transport as the caller takes what is answered: who takes nothing sends nothing more.
 ///

@@ -141,11 +141,6 @@ pub fn info(section: &'static str) -> Command<Repeatable, Info> {
     Command::new("INFO", vec![Bytes::from_static(section.as_bytes())])
 }
 
-/// `INFO replication`: the server's role, and how far it is.
-pub(super) fn info_replication() -> Command<Repeatable, Info> {
-    info("replication")
-}
-
 /// `READONLY`: `OK`; a replica of a Cluster then answers reads itself.
 pub(super) fn readonly() -> Command<Repeatable, Bytes> {
     Command::new("READONLY", Vec::new())

@@ -19,7 +19,7 @@ pub enum Event {
     Reconnected,
     /// The gateway was too slow for the connection: so many messages are missing.
     Dropped(u64),
-    /// What was published before [`Subscriber::mark`] was asked for this number has been told. Never comes if the connection is
+    /// What was published before [`Subscriber::mark`](super::Subscriber::mark) was asked for this number has been told. Never comes if the connection is
     /// lost before.
     Mark(u64),
 }
@@ -37,12 +37,12 @@ impl Event {
     }
 
     /// Of a notification, put together again as Redis sent it: the library has taken it apart.
-    pub(super) fn of_key(event: &KeyspaceEvent) -> Self {
+    pub(super) fn of_key(event: KeyspaceEvent) -> Self {
         let mut channel = format!("__keyspace@{}__:", event.db).into_bytes();
         channel.extend_from_slice(event.key.as_bytes());
         Event::Message {
             channel: channel.into(),
-            payload: event.operation.clone().into(),
+            payload: event.operation.into(),
         }
     }
 }

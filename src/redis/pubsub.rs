@@ -170,8 +170,7 @@ struct Task {
 enum Happened {
     Request(Option<Request>),
     Ended(Option<Topic>),
-    Message(Result<Message, RecvError>),
-    Notification(Result<KeyspaceEvent, RecvError>),
+    Heard(Result<Option<Event>, RecvError>),
     Dead(&'static str),
     Retry,
 }
@@ -197,8 +196,8 @@ impl Task {
                     None => (None, None, None),
                 };
                 tokio::select! {
-                    message = or_never(message) => Happened::Message(message),
-                    event = or_never(notification) => Happened::Notification(event),
+                    message = or_never(message) => Happened::Heard(message.map(Event::of)),
+                    event = or_never(notification) => Happened::Heard(event.map(Event::of_key).map(Some)),
                     request = requests.recv() => Happened::Request(request),
                     topic = ends.recv() => Happened::Ended(topic),
                     cause = or_never(dead) => Happened::Dead(cause),
@@ -210,19 +209,12 @@ impl Task {
                 Happened::Request(Some(Request::Subscribe(wanted))) => self.take(wanted).await,
                 Happened::Request(Some(Request::Mark(number))) => self.mark(number).await,
                 Happened::Ended(Some(topic)) => self.end(topic).await,
-                Happened::Message(Ok(message)) => {
-                    self.hear(message);
+                Happened::Heard(Ok(event)) => {
+                    self.tell(event);
                     (1..BURST).take_while(|_| self.hear_next()).for_each(drop);
                 }
-                Happened::Notification(Ok(event)) => {
-                    self.tell(Event::of_key(&event));
-                    (1..BURST).take_while(|_| self.notice_next()).for_each(drop);
-                }
-                Happened::Message(Err(RecvError::Lagged(missed)))
-                | Happened::Notification(Err(RecvError::Lagged(missed))) => {
-                    self.tell(Event::Dropped(missed));
-                }
-                Happened::Message(Err(_)) | Happened::Notification(Err(_)) => self.lose("lost"),
+                Happened::Heard(Err(RecvError::Lagged(missed))) => self.tell(Event::Dropped(missed)),
+                Happened::Heard(Err(RecvError::Closed)) => self.lose("lost"),
                 Happened::Dead(cause) => self.lose(cause),
                 // Tried again after the delay, for as long as a channel is wanted.
                 Happened::Retry => drop(self.connected().await),
@@ -353,37 +345,26 @@ impl Task {
         }
     }
 
-    /// Tells a message that has come already; false if there is none.
+    /// Tells what has come already; false if that is nothing.
     fn hear_next(&mut self) -> bool {
-        let message = self.connection.as_mut().map(|live| live.messages.try_recv());
-        match message {
-            Some(Ok(message)) => self.hear(message),
-            Some(Err(TryRecvError::Lagged(missed))) => self.tell(Event::Dropped(missed)),
-            Some(Err(_)) | None => return false,
+        let Some(live) = &mut self.connection else { return false };
+        let next = match live.messages.try_recv().map(Event::of) {
+            Err(TryRecvError::Empty) => live.notifications.try_recv().map(Event::of_key).map(Some),
+            next => next,
+        };
+        match next {
+            Ok(event) => self.tell(event),
+            Err(TryRecvError::Lagged(missed)) => self.tell(Event::Dropped(missed)),
+            Err(_) => return false,
         }
         true
     }
 
-    /// The same for a notification.
-    fn notice_next(&mut self) -> bool {
-        let event = self.connection.as_mut().map(|live| live.notifications.try_recv());
-        match event {
-            Some(Ok(event)) => self.tell(Event::of_key(&event)),
-            Some(Err(TryRecvError::Lagged(missed))) => self.tell(Event::Dropped(missed)),
-            Some(Err(_)) | None => return false,
+    fn tell(&self, event: impl Into<Option<Event>>) {
+        if let Some(event) = event.into() {
+            // Nobody may be listening just now.
+            drop(self.events.send(event));
         }
-        true
-    }
-
-    fn hear(&self, message: Message) {
-        if let Some(event) = Event::of(message) {
-            self.tell(event);
-        }
-    }
-
-    fn tell(&self, event: Event) {
-        // Nobody may be listening just now.
-        drop(self.events.send(event));
     }
 }
 

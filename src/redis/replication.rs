@@ -133,7 +133,7 @@ impl Watch {
         };
         let at = Instant::now();
         let ping = connection.ask(command::ping(), deadline);
-        let info = connection.ask(command::info_replication(), deadline);
+        let info = connection.ask(command::info("replication"), deadline);
         let (answered, info) = tokio::join!(ping, info);
         match (self, info.map(|info| Said::read(&info))) {
             (Watch::Primary(_), Ok(Some(said))) if said.primary => history.record(at, said.position),

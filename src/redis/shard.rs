@@ -229,7 +229,7 @@ async fn run_once<R: Repeat, T: FromReply>(
         return Ok((primary.run(command, deadline).await?, Position::NEVER));
     }
     // In a place of its own, so that the many who are told nothing do not carry its size.
-    let both = primary.run_pair(command, command::info_replication(), deadline);
+    let both = primary.run_pair(command, command::info("replication"), deadline);
     let (value, info) = Box::pin(both).await;
     Ok((value?, position(info)))
 }
@@ -258,7 +258,7 @@ pub(super) async fn run_all<R: Repeat, T: FromReply>(
 
 /// How far a primary is.
 pub(super) async fn position_of(primary: &Link, deadline: Deadline) -> Position {
-    position(primary.run(command::info_replication(), deadline).await)
+    position(primary.run(command::info("replication"), deadline).await)
 }
 
 /// The position in an answer of the primary's. Where nobody knows it, one that no replica reaches.

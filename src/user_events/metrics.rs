@@ -83,7 +83,7 @@ impl Published {
     pub(super) fn count(&self, result: &Result<i64, Error>) {
         let outcome = match result {
             Ok(_) => 0,
-            Err(Error::Unknown | Error::Protocol(_)) => 1,
+            Err(error) if error.leaves_doubt() => 1,
             Err(_) => 2,
         };
         self.0[outcome].inc();

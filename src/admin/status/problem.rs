@@ -123,21 +123,22 @@ fn unhealthy(service: &Service, report: &Report) -> Option<Problem> {
 }
 
 fn failing(service: &str, calls: &Window) -> Vec<Problem> {
-    let names = |counts: Vec<(&str, u64)>, told: &[&str]| {
+    let names = |counts: Vec<(&str, u64)>| {
         let names = counts.into_iter().map(|(name, _)| name);
-        let told = names.filter(|name| told.is_empty() || told.contains(name));
-        told.collect::<Vec<_>>().join(", ")
+        names.collect::<Vec<_>>().join(", ")
     };
     let mut problems = Vec::new();
     if calls.failed_share > SHARE {
-        let why = names(calls.failures(), &FAULTS);
+        let mut faults = calls.failures();
+        faults.retain(|(reason, _)| FAULTS.contains(reason));
+        let why = names(faults);
         let share = percent(&calls.failed_share);
         problems.push(critical(format!(
             "{service}: {share} of the calls of the last minute failed ({why})"
         )));
     }
     if calls.degraded_share > SHARE {
-        let why = names(calls.degraded(), &[]);
+        let why = names(calls.degraded());
         let share = percent(&calls.degraded_share);
         problems.push(warning(format!(
             "{service}: {share} of the answers of the last minute are degraded ({why})"
