@@ -22,6 +22,7 @@ help: ## Lists the targets
 
 run: ## Builds and starts the gateway on a Redis of its own; Ctrl-C ends both
 	@.ci/need cargo cc redis-server
+	@cargo build --locked
 	@exec cargo run --quiet --locked
 
 test: lint rust-tests python-client-tests go-client-tests mixed-tests bench-clients-once packages quickstart chart monitoring page ## Runs everything that judges a change
