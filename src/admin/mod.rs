@@ -5,27 +5,62 @@ mod status;
 
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 pub use status::{Stand, Watched};
 
-/// Serves the status page, `/metrics`, `/livez` and `/readyz` until `shutdown`, and then what has been asked for by then. Liveness
+/// For a request to be whole, and for the next one to come on a connection that is kept. Too low, and Prometheus connects anew for each
+/// scrape; too high keeps file descriptors for who says nothing.
+const REQUEST: Duration = Duration::from_secs(90);
+
+/// Before another try when no connection can be accepted, such as for want of file descriptors.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Serves the status page, `/metrics`, `/livez` and `/readyz` until `stop`, and then what has been asked for by then. Liveness
 /// depends on nothing.
-pub async fn serve(
-    listener: TcpListener,
-    watched: Watched,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, routes(Arc::new(watched)))
-        .with_graceful_shutdown(shutdown)
-        .await
+pub async fn serve(listener: TcpListener, watched: Watched, stop: CancellationToken) {
+    accept(listener, routes(Arc::new(watched)), REQUEST, stop).await;
+}
+
+async fn accept(listener: TcpListener, routes: Router, request: Duration, stop: CancellationToken) {
+    let service = TowerToHyperService::new(routes);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(request);
+    let open = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let served = open.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
+                // Its end is its client's affair, however it came.
+                tokio::spawn(async move { drop(served.await) });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection on the admin port");
+                sleep(RETRY).await;
+            }
+        }
+    }
+    // Nobody is to wait in its queue.
+    drop(listener);
+    open.shutdown().await;
 }
 
 fn routes(watched: Arc<Watched>) -> Router {
@@ -69,7 +104,6 @@ mod tests {
     use prometheus::IntCounter;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -89,7 +123,7 @@ mod tests {
         registry.register(Box::new(counter.clone())).unwrap();
         counter.inc();
         let unready = Arc::new(Mutex::new(vec!["cache", "build_logs"]));
-        let (stop, stopped) = oneshot::channel::<()>();
+        let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let names = unready.clone();
@@ -100,9 +134,7 @@ mod tests {
                 unready: Box::new(move || names.lock().unwrap().clone()),
                 stands: Vec::new(),
             },
-            async move {
-                let _ = stopped.await;
-            },
+            stop.clone(),
         ));
 
         let metrics = get(address, "/metrics").await;
@@ -130,7 +162,32 @@ mod tests {
             "{nothing}"
         );
 
-        stop.send(()).unwrap();
-        server.await.unwrap().unwrap();
+        stop.cancel();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_never_ends_a_request_is_not_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let routes = Router::new().route("/", axum::routing::get("here\n"));
+        let server = tokio::spawn(accept(listener, routes, Duration::from_millis(200), stop.clone()));
+        for begun in [
+            "",
+            "GET / HTTP/1.1\r\nhost: gateway\r\n",
+            "GET / HTTP/1.1\r\nhost: gateway\r\n\r\n",
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            let mut heard = String::new();
+            let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut heard)).await;
+            end.unwrap_or_else(|_| panic!("no end of {begun:?}")).unwrap();
+            assert_eq!(heard.ends_with("here\n"), begun.ends_with("\r\n\r\n"), "{heard}");
+        }
+        // One that is in the middle of nothing holds up no end.
+        let _silent = TcpStream::connect(address).await.unwrap();
+        stop.cancel();
+        server.await.unwrap();
     }
 }
