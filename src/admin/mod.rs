@@ -31,9 +31,9 @@ const REQUEST: Duration = Duration::from_secs(90);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Serves the status page, `/metrics`, `/livez` and `/readyz` until `stop`, and then what has been asked for by then. Liveness
-/// depends on nothing.
-pub async fn serve(listener: TcpListener, watched: Watched, stop: CancellationToken) {
-    accept(listener, routes(Arc::new(watched)), REQUEST, stop).await;
+/// depends on nothing. The page counts from this call on, not from the first poll.
+pub fn serve(listener: TcpListener, watched: Watched, stop: CancellationToken) -> impl Future<Output = ()> + Send {
+    accept(listener, routes(Arc::new(watched)), REQUEST, stop)
 }
 
 async fn accept(listener: TcpListener, routes: Router, request: Duration, stop: CancellationToken) {

@@ -84,12 +84,14 @@ struct Answer {
     json: Bytes,
 }
 
-/// The routes of the page.
+/// The routes of the page, which tells of what happens from here on.
 pub(super) fn routes(watched: Arc<Watched>) -> Router {
+    let mut history = History::default();
+    history.keep(Sample::read(&watched.registry.gather()));
     let core = Arc::new(Core {
         watched,
         started: SystemTime::now(),
-        history: Mutex::default(),
+        history: Mutex::new(history),
         latest: tokio::sync::Mutex::default(),
     });
     let task = AbortOnDropHandle::new(tokio::spawn(look(core.clone())));
@@ -108,7 +110,7 @@ pub(super) fn routes(watched: Arc<Watched>) -> Router {
 
 /// Keeps the metrics as they are, again and again.
 async fn look(core: Arc<Core>) {
-    let mut due = tokio::time::interval(history::INTERVAL);
+    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + history::INTERVAL, history::INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
