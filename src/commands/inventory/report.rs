@@ -146,7 +146,8 @@ impl Report {
         let unread: u64 = self.rows.iter().map(|row| row.unread).sum();
         if let Some(policy) = &self.heeded {
             notes.push(format!(
-                "values were not read: before Redis 7.2 that makes them look used to maxmemory-policy {policy}; --touch reads them"
+                "values were not read: without CLIENT NO-TOUCH (Redis 7.2, and `+client|no-touch`) that makes them look used to \
+                 maxmemory-policy {policy}; --touch reads them"
             ));
         } else if unread > 0 {
             notes.push(format!(
