@@ -3,6 +3,7 @@
 HELM and REDIS_GATEWAY_BIN name the programs. With UPDATE_GOLDEN=1 the golden files are written instead of compared.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import jsonschema
 import kubernetes_validate
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -30,6 +32,9 @@ GATEWAY = Path(os.environ.get("REDIS_GATEWAY_BIN", ROOT / "target/debug/redis-ga
 
 # The oldest that Chart.yaml allows, and the newest whose schemas there are.
 KUBERNETES = ["1.29", "1.37"]
+
+# Whose repository has the schemas of what it adds to Kubernetes. Go's proxy hands out its files.
+OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 
 def run(*command, **more):
@@ -51,6 +56,36 @@ def rendered():
         shutil.copytree(TESTS / "sidecar", parent)
         shutil.copytree(CHART, parent / "charts/redis-gateway", ignore=shutil.ignore_patterns("tests"))
         yield "sidecar", template(parent)
+
+
+@functools.cache
+def definitions():
+    """The folder with what Prometheus' operator adds to Kubernetes, None where it cannot be had."""
+    try:
+        found = json.loads(run("go", "mod", "download", "-json", OPERATOR).stdout)
+        return Path(found["Dir"]) / "example/prometheus-operator-crd"
+    except (FileNotFoundError, KeyError, ValueError) as missing:
+        print(f"\nnot run: the schemas of Prometheus' operator (no go, or none of its proxies: {missing!r})")
+        return None
+
+
+@functools.cache
+def operator(api_version, kind):
+    """What judges such an object as Prometheus' operator would."""
+    of = yaml.safe_load((definitions() / f"monitoring.coreos.com_{kind.lower()}s.yaml").read_text())["spec"]
+    version = named(of["versions"], api_version.removeprefix(f"{of['group']}/"))
+    # Not `jsonschema.validate`, which judges the schema too: its patterns are Go's.
+    return jsonschema.Draft7Validator(strict(version["schema"]["openAPIV3Schema"]))
+
+
+def strict(schema):
+    """`schema`, which then takes no member that it does not name: Kubernetes drops them without a word."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {} if "properties" not in schema else {"additionalProperties": False}
+    return closed | {name: strict(part) for name, part in schema.items()}
 
 
 def named(items, name):
@@ -103,10 +138,11 @@ class Charts(unittest.TestCase):
                 self.assertEqual(result.stdout, golden.read_text(), "UPDATE_GOLDEN=1 makes it the golden file")
                 objects = [o for o in yaml.safe_load_all(result.stdout) if o]
                 for o in objects:
-                    # The schemas of Prometheus' operator come with the operator.
                     if not o["apiVersion"].startswith("monitoring.coreos.com/"):
                         for version in KUBERNETES:
                             kubernetes_validate.validate(o, version, strict=True)
+                    elif definitions():
+                        operator(o["apiVersion"], o["kind"]).validate(o)
                 checked = Pod(objects).check()
                 self.assertEqual(checked.returncode, 0, checked.stderr)
 
