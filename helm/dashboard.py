@@ -156,10 +156,14 @@ def variable(name, query, **more):
 
 def panel(number, at, title, unit, queries):
     field = {"unit": "bool_yes_no" if unit == "bool" else unit, "min": 0, "custom": {"fillOpacity": 10, "showPoints": "never"}}
+    options = {
+        "tooltip": {"mode": "multi", "sort": "desc"},
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+    }
     targets = [{"refId": chr(65 + n), "expr": narrowed(expr), "legendFormat": legend} for n, (expr, legend) in enumerate(queries)]
     return {
         "id": number, "title": title, "type": "timeseries", "gridPos": at, "datasource": {"type": "prometheus", "uid": "$datasource"},
-        "fieldConfig": {"defaults": field, "overrides": []}, "options": {"tooltip": {"mode": "multi", "sort": "desc"}}, "targets": targets,
+        "fieldConfig": {"defaults": field, "overrides": []}, "options": options, "targets": targets,
     }  # fmt: skip
 
 
@@ -189,6 +193,7 @@ def dashboard():
     head = {
         "uid": "redis-gateway", "title": "redis-gateway", "tags": ["redis-gateway"], "schemaVersion": 39, "editable": False,
         "graphTooltip": 1, "refresh": "30s", "time": {"from": "now-3h", "to": "now"}, "templating": {"list": variables},
+        "annotations": {"list": []},
     }  # fmt: skip
     lines = ",\n".join(f"  {json.dumps(panel)}" for panel in panels())
     return f'{json.dumps(head)[:-1]},\n"panels": [\n{lines}\n]}}\n'
