@@ -12,7 +12,7 @@ async fn changes_by_direct_clients_are_seen_within_50_ms() {
     let _one = heavy().await;
     let stand = stand(2).await;
     let mut direct = stand.server.client().await;
-    let rounds = if soak() { 10_000 } else { 400 };
+    let rounds = if soak() { 10_000 } else { 150 };
     let lag = MachineLag::watch();
     let mut took = Vec::new();
     for round in 0..rounds {

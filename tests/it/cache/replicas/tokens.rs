@@ -27,7 +27,7 @@ async fn no_read_with_a_token_misses_the_write() {
     let _one = heavy().await;
     let mut rng = seeded();
     let fleet = Fleet::new(2, 2).await;
-    let rounds = if soak() { 2_000 } else { 60 };
+    let rounds = if soak() { 2_000 } else { 25 };
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
         let clients = [fleet.stand.client(0), fleet.stand.client(1)];

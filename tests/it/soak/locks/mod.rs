@@ -287,7 +287,7 @@ impl Outcome {
 async fn locks_have_one_holder_whoever_contends() {
     let _one = heavy().await;
     let lag = MachineLag::watch();
-    let (length, floor) = if soak() { (120, 500) } else { (12, 30) };
+    let (length, floor) = if soak() { (120, 500) } else { (8, 20) };
     let length = Duration::from_secs(length);
     let kinds = if Peer::has_go() {
         vec!["go", "python"]
