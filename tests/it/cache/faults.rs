@@ -31,6 +31,20 @@ async fn behind_a_proxy(server: RedisServer) -> (Stand, Proxy) {
     (stand, proxy)
 }
 
+/// How many commands of the first gateway have been answered.
+async fn answered(stand: &Stand) -> u64 {
+    let labels = "{endpoint=\"cache\",outcome=\"ok\",server=\"primary\"}";
+    stand
+        .metric(0, &format!("redis_gateway_redis_commands_total{labels}"))
+        .await
+}
+
+/// Waits until one waits there whose first question has been answered, after so many others: a fault that met it would be its answer.
+async fn one_waits(stand: &Stand, before: u64) {
+    stand.waiters(0, 1).await;
+    eventually("its question is answered", async || answered(stand).await > before).await;
+}
+
 #[tokio::test]
 async fn wait_outlasts_a_lost_connection() {
     let (stand, proxy) = behind_a_proxy(RedisServer::new().start().await).await;
@@ -38,9 +52,10 @@ async fn wait_outlasts_a_lost_connection() {
         let key = format!("key{round}");
         let token = leased(&mut stand.client(1), &key).await;
         let mut client = stand.client(0);
+        let before = answered(&stand).await;
         let asked = key.clone();
         let wait = tokio::spawn(async move { ask(&mut client, waiting(&asked, 20_000)).await });
-        stand.waiters(0, 1).await;
+        one_waits(&stand, before).await;
         proxy.set_open(Mode::SwallowReplies);
         filled(&mut stand.client(1), &key, &token, "1").await;
         proxy.cut(if round % 2 == 0 { Cut::Reset } else { Cut::Fin }).await;
@@ -58,12 +73,13 @@ async fn wait_ends_at_its_bound_while_redis_is_away() {
     for black_hole in [true, false] {
         leased(&mut stand.client(1), &format!("key {black_hole}")).await;
         let mut client = stand.client(0);
+        let before = answered(&stand).await;
         let wait = tokio::spawn(async move {
             let asked = Instant::now();
             let answer = ask(&mut client, waiting(&format!("key {black_hole}"), 2_500)).await;
             (answer.unwrap(), asked.elapsed())
         });
-        stand.waiters(0, 1).await;
+        one_waits(&stand, before).await;
         if black_hole {
             proxy.set(Mode::BlackHole);
         } else {
