@@ -4,6 +4,7 @@ mod process;
 mod status;
 
 use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +15,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use prometheus::{Registry, TextEncoder};
-use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use status::{Stand, Watched};
 
-/// For a request to be whole, and for the next one to come on a connection that is kept. Too low, and Prometheus connects anew for each
-/// scrape; too high keeps file descriptors for who says nothing.
+/// For a request to be whole, and for the next one to come on a connection that is kept; and at the connection's end, for its answer
+/// to be taken. Too low, and Prometheus connects anew for each scrape; too high keeps file descriptors for who says nothing.
 const REQUEST: Duration = Duration::from_secs(90);
+
+/// After which a connection takes no more requests, so that one whose answer nobody takes is not kept for ever.
+const AGE: Duration = Duration::from_hours(1);
 
 /// Before another try when no connection can be accepted, such as for want of file descriptors.
 const RETRY: Duration = Duration::from_millis(100);
@@ -33,14 +37,13 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Serves the status page, `/metrics`, `/livez` and `/readyz` until `stop`, and then what has been asked for by then. Liveness
 /// depends on nothing. The page counts from this call on, not from the first poll.
 pub fn serve(listener: TcpListener, watched: Watched, stop: CancellationToken) -> impl Future<Output = ()> + Send {
-    accept(listener, routes(Arc::new(watched)), REQUEST, stop)
+    accept(listener, routes(Arc::new(watched)), (REQUEST, AGE), stop)
 }
 
-async fn accept(listener: TcpListener, routes: Router, request: Duration, stop: CancellationToken) {
+async fn accept(listener: TcpListener, routes: Router, limits: (Duration, Duration), stop: CancellationToken) {
     let service = TowerToHyperService::new(routes);
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(request);
-    let open = GracefulShutdown::new();
+    let open = TaskTracker::new();
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -48,19 +51,41 @@ async fn accept(listener: TcpListener, routes: Router, request: Duration, stop: 
         };
         match accepted {
             Ok((stream, _)) => {
-                let served = open.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
-                // Its end is its client's affair, however it came.
-                tokio::spawn(async move { drop(served.await) });
+                failing = false;
+                open.spawn(connection(stream, service.clone(), limits, stop.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection on the admin port");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections on the admin port");
+                }
                 sleep(RETRY).await;
             }
         }
     }
     // Nobody is to wait in its queue.
     drop(listener);
-    open.shutdown().await;
+    open.close();
+    open.wait().await;
+}
+
+/// Serves one connection until its client has enough, its age, or `stop`; then the request that has come by then.
+async fn connection(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    (request, age): (Duration, Duration),
+    stop: CancellationToken,
+) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(request);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // Its end is its client's affair, however it came.
+        _ = served.as_mut() => return,
+        () = stop.cancelled() => {}
+        () = sleep(age) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    drop(timeout(request, served).await);
 }
 
 fn routes(watched: Arc<Watched>) -> Router {
@@ -103,7 +128,6 @@ mod tests {
 
     use prometheus::IntCounter;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -172,7 +196,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let routes = Router::new().route("/", axum::routing::get("here\n"));
-        let server = tokio::spawn(accept(listener, routes, Duration::from_millis(200), stop.clone()));
+        let limits = (Duration::from_millis(200), Duration::MAX);
+        let server = tokio::spawn(accept(listener, routes, limits, stop.clone()));
         for begun in [
             "",
             "GET / HTTP/1.1\r\nhost: gateway\r\n",
