@@ -149,7 +149,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
         stands,
     };
     let admin = tokio::spawn(admin::serve(listeners.admin, watched, stop.clone()));
-    let socket = listeners.grpc.path();
     let mut grpc = tokio::spawn(server.run(listeners.grpc));
     shutdown.await;
 
@@ -169,12 +168,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: impl Future<Out
     }
     running.settled(deadline).await;
     settle(&endpoints, deadline).await;
-    if let Some(path) = socket {
-        // Whoever starts next replaces it anyway.
-        drop(tokio::fs::remove_file(path).await);
-    }
     stop.cancel();
-    // Who still reads metrics then is cut.
+    // Who still reads metrics then is cut by the end of the process.
     drop(tokio::time::timeout(ADMIN_TIMEOUT, admin).await);
     tracing::info!("drained");
     Ok(())

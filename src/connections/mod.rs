@@ -98,15 +98,25 @@ impl Server {
 
     /// Takes connections until the drain, and comes back when the last one has ended.
     pub async fn run(self, listener: Listener) {
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 () = self.draining.cancelled() => break,
                 accepted = self.accept(&listener) => accepted,
             };
-            if let Err(error) = accepted {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(RETRY).await;
+            match accepted {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
+                    sleep(RETRY).await;
+                }
             }
+        }
+        if let Some(path) = listener.path() {
+            // Before the successor can put its own socket there, which it does once nobody listens on this one.
+            drop(tokio::fs::remove_file(path).await);
         }
         // Nobody is to wait in its queue.
         drop(listener);
@@ -258,5 +268,33 @@ mod tests {
             );
         }
         running.abort();
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_the_successor_has_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("grpc.sock");
+        let server = server();
+        let (draining, cut) = (server.draining.clone(), server.cut.clone());
+        let listener = UnixListener::bind(&path).unwrap();
+        let running = tokio::spawn(server.run(Listener::Unix(listener, path.clone())));
+        let mut open = tokio::net::UnixStream::connect(&path).await.unwrap();
+        open.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await
+            .unwrap();
+        // Its settings: the connection is served.
+        open.read_exact(&mut [0; 9]).await.unwrap();
+        draining.cancel();
+        tokio::time::timeout(PATIENCE, async {
+            while path.exists() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the socket is gone while calls go on");
+        let _successor = UnixListener::bind(&path).unwrap();
+        cut.cancel();
+        running.await.unwrap();
+        assert!(path.exists());
     }
 }
