@@ -83,8 +83,8 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let method = Call::in_request(&request).method;
-        // Whoever asks how the gateway is must hear it, most of all when it has too much to do.
-        let place = if method.is_api() {
+        // Whoever asks how the gateway is must hear it, most of all when it has too much to do. A stream may stay, whatever it is for.
+        let place = if method.is_api() || method.streaming {
             match self.load.admit(method) {
                 None => return Refusable::refused(status::overloaded(method)),
                 place => place,
@@ -193,5 +193,8 @@ mod tests {
         let call = |path| service.clone().oneshot(request(path));
         assert_eq!(reason(&seen(call(GET).await.unwrap()).await.1), "OVERLOADED");
         assert_eq!(seen(call(CHECK).await.unwrap()).await.1.code(), Code::Ok);
+        // But for streams, of which one client could open any number.
+        let watch = call("/grpc.health.v1.Health/Watch").await.unwrap();
+        assert_eq!(reason(&seen(watch).await.1), "OVERLOADED");
     }
 }

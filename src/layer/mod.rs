@@ -35,6 +35,7 @@ use self::metrics::{Counters, Metrics};
 use self::trace::{Sampling, Trace};
 use crate::config;
 
+use self::method::OTHERS;
 pub use batches::{Batch, answers};
 pub use call::{Call, Caller, Degraded, Draining};
 pub use method::{METHODS, Method};
@@ -75,7 +76,7 @@ pub fn stack(
     drain: CancellationToken,
     registry: &Registry,
 ) -> Stack {
-    let patterns = METHODS.iter().map(|method| method.pattern);
+    let patterns = METHODS.iter().chain(OTHERS).map(|method| method.pattern);
     Stack {
         counters: Arc::new(Counters::new(registry)),
         sampling: Sampling::of(telemetry),
