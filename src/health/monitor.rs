@@ -95,7 +95,8 @@ impl Monitor {
             telling.serving(name, false).await;
         }
         let follow = |followed| AbortOnDropHandle::new(tokio::spawn(follow(followed, telling.clone())));
-        let tasks = followed.into_iter().map(follow).collect();
+        let mut tasks: Vec<_> = followed.into_iter().map(follow).collect();
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(follow_readiness(telling.clone()))));
         Monitor { telling, names, tasks }
     }
 
@@ -119,7 +120,11 @@ impl Monitor {
 
     /// Says `NOT_SERVING` for everything, for good: the gateway is about to end.
     pub async fn shut_down(&mut self) {
-        self.tasks.clear();
+        for task in std::mem::take(&mut self.tasks) {
+            task.abort();
+            // One that is at work has its last word before what follows.
+            drop(task.await);
+        }
         self.telling.draining.set(1);
         self.telling.missing.send_replace(vec!["draining"]);
         for name in self.names.iter().copied().chain(["", READINESS]) {
@@ -142,7 +147,7 @@ impl Telling {
         self.reporter.set_service_status(service, status).await;
     }
 
-    async fn endpoint(&self, name: EndpointName, serving: bool) {
+    fn endpoint(&self, name: EndpointName, serving: bool) {
         if !self.required.contains(&name) {
             return;
         }
@@ -152,8 +157,16 @@ impl Telling {
                 missing.push(name.as_str());
             }
         });
-        let ready = self.missing.borrow().is_empty();
-        self.serving(READINESS, ready).await;
+    }
+}
+
+/// Tells of readiness, and nobody else does, so that what was seen last is what was told last.
+async fn follow_readiness(telling: Telling) {
+    let mut missing = telling.missing.subscribe();
+    missing.mark_changed();
+    while missing.changed().await.is_ok() {
+        let ready = missing.borrow_and_update().is_empty();
+        telling.serving(READINESS, ready).await;
     }
 }
 
@@ -165,10 +178,14 @@ async fn follow(followed: Followed, telling: Telling) {
     } = followed;
     let mut state = endpoint.state();
     let mut known = None;
+    let mut written = Ok(());
     loop {
         let seen = *state.borrow_and_update();
         let serving = match seen {
-            State::Up if check_write => Some(writable(&endpoint).await),
+            State::Up if check_write => {
+                written = store::check_write(&endpoint).await;
+                Some(written.is_ok())
+            }
             State::Up => Some(true),
             State::Down => Some(false),
             // For a moment only: what was known still holds.
@@ -176,25 +193,19 @@ async fn follow(followed: Followed, telling: Telling) {
         };
         if let Some(serving) = serving.filter(|_| serving != known) {
             known = Some(serving);
-            tracing::info!(endpoint = endpoint.name().as_str(), serving, "health changed");
+            let name = endpoint.name().as_str();
+            match &written {
+                Err(error) if seen == State::Up => tracing::warn!(endpoint = name, %error, "cannot be written to"),
+                _ => tracing::info!(endpoint = name, serving, "health changed"),
+            }
             for service in &services {
                 telling.serving(service, serving).await;
             }
-            telling.endpoint(endpoint.name(), serving).await;
+            telling.endpoint(endpoint.name(), serving);
         }
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(CHECK_INTERVAL), if check_write && seen == State::Up => {}
-        }
-    }
-}
-
-async fn writable(endpoint: &Endpoint) -> bool {
-    match store::check_write(endpoint).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(endpoint = endpoint.name().as_str(), %error, "cannot be written to");
-            false
         }
     }
 }
