@@ -205,6 +205,11 @@ impl Metrics {
         }
     }
 
+    /// Says that servers of an endpoint are not known yet, under a name for all of them.
+    pub(super) fn unknown(&self, endpoint: &str, servers: &str) {
+        self.up.with_label_values(&[endpoint, servers]).set(0);
+    }
+
     /// Lets go of what is said of a server that is not there any more: what it was last is no news, and would be told for ever.
     pub(super) fn forget(&self, endpoint: &str, server: &str) {
         let labels = &[endpoint, server];

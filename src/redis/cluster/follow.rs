@@ -13,6 +13,7 @@ use rand::seq::IndexedRandom as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::CLUSTER;
 use super::map::{Map, View};
 use crate::config::Server;
 use crate::deadline::{Deadline, jittered};
@@ -53,6 +54,7 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn new(plan: Plan) -> Self {
+        plan.metrics.unknown(plan.name.as_str(), CLUSTER);
         Known {
             plan,
             map: ArcSwap::default(),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::CLUSTER;
 use crate::config::Server;
 use crate::redis::info::Info;
 use crate::redis::link::Link;
@@ -129,6 +130,9 @@ impl Map {
         let stay: HashSet<String> = map.seen().map(|seen| seen.label).collect();
         for gone in self.seen().filter(|seen| !stay.contains(&seen.label)) {
             plan.metrics.forget(plan.name.as_str(), &gone.label);
+        }
+        if self.is_empty() && !map.is_empty() {
+            plan.metrics.forget(plan.name.as_str(), CLUSTER);
         }
         map
     }

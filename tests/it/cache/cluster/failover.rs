@@ -173,3 +173,33 @@ async fn cluster_is_found_by_any_of_its_servers_whenever_it_comes() {
     drop(client);
     gateway.stop().await;
 }
+
+/// No server is known then that a metric could name.
+#[tokio::test]
+async fn a_cluster_that_has_never_been_found_is_told_as_down() {
+    let mut cluster = RedisCluster::new().await;
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    let mut config = config();
+    config.endpoints.cache = Some(cluster.endpoint());
+    let gateway = Gateway::start(config).await;
+    let told = async || {
+        let (_, metrics) = gateway.admin("/metrics").await;
+        let up = |line: &&str| line.starts_with("redis_gateway_redis_up{");
+        metrics.lines().filter(up).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told().await,
+        ["redis_gateway_redis_up{endpoint=\"cache\",server=\"cluster\"} 0"]
+    );
+    for node in &mut cluster.nodes {
+        node.restart().await;
+    }
+    eventually("its servers are told instead", async || {
+        let told = told().await;
+        told.len() > 1 && !told.iter().any(|line| line.contains("\"cluster\""))
+    })
+    .await;
+    gateway.stop().await;
+}
