@@ -68,15 +68,14 @@ impl Store {
                 Some(Err(Error::Unknown)) => Some(Error::Unavailable),
                 _ => None,
             };
-            if let Some(away) = away {
-                results.extend(events.map(|_| Err(away.clone())));
-                break;
+            let told: Vec<_> = match away {
+                Some(away) => events.by_ref().map(|_| Err(away.clone())).collect(),
+                None => self.endpoint.batch(events.by_ref().take(AT_ONCE).collect(), by).await,
+            };
+            for result in &told {
+                self.published.count(result);
             }
-            let commands = events.by_ref().take(AT_ONCE).collect();
-            results.extend(self.endpoint.batch(commands, by).await);
-        }
-        for result in &results {
-            self.published.count(result);
+            results.extend(told);
         }
         results
     }
