@@ -35,7 +35,7 @@ pub enum Exit {
     Found = 1,
     /// Arguments or configuration are wrong.
     Misconfigured = 64,
-    /// What was asked cannot be reached.
+    /// What was asked cannot be reached, or refuses.
     Unreachable = 69,
     /// A change was sent, and no answer says what became of it.
     Unknown = 75,
@@ -52,7 +52,7 @@ impl From<Exit> for ExitCode {
 
 /// What stands under the help of commands that look at something.
 const EXIT_CODES: &str = "Exit code: 0 all is well, 1 something is not, 64 wrong arguments or configuration, 69 what was \
-                          asked cannot be reached.";
+                          asked cannot be reached, or refuses.";
 
 /// Why a command cannot say what it was asked.
 #[derive(Debug, thiserror::Error)]

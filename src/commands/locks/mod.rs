@@ -25,8 +25,8 @@ use crate::redis::{Endpoint, Error, Member, Metrics, Part, State, Visit, command
 const PAGE: u64 = 500;
 
 pub(super) fn grammar() -> Command {
-    let help = "Exit code: 0 done, 1 nobody holds the lock, or another than the holder that was named, 64 wrong arguments or \
-                configuration, 69 Redis cannot be reached, 75 a release was sent, and no answer says what became of it: look before you try again.";
+    let help = "Exit code: 0 done, 1 nobody holds the lock, or another than the holder that was named, or it was left as it is, \
+                64 wrong arguments or configuration, 69 Redis cannot be reached, or refuses, 75 a release was sent, and no answer says what became of it: look before you try again.";
     super::looking("locks", "List the locks that are held, show one, release one")
         .mut_arg("json", |json| json.global(true))
         .after_help(help)
