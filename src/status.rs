@@ -43,9 +43,10 @@ pub const REASONS: [&str; 18] = [
     DRAINING.reason,
 ];
 
-/// What a call ends with that Redis or the gateway failed, and not what its caller asked for; OTHER: a status that is not one of
-/// ours. The status page, spans and the alert `RedisGatewayCallsFail` take the same calls for failed.
-pub const FAULTS: [&str; 9] = [
+/// What a call ends with that Redis or the gateway failed, and not what its caller asked for. The status page, spans and the alert
+/// `RedisGatewayCallsFail` take the same calls for failed. Not among them is what is none of our statuses: that is how a request ends
+/// that cannot be read, or is given up halfway.
+pub const FAULTS: [&str; 8] = [
     UNAVAILABLE.reason,
     TIMEOUT.reason,
     UNKNOWN.reason,
@@ -54,7 +55,6 @@ pub const FAULTS: [&str; 9] = [
     REFUSED.reason,
     NOT_CONFIGURED.reason,
     OVERLOADED.reason,
-    "OTHER",
 ];
 
 /// The place in [`REASONS`] of what a status says. None: it is not one of ours.
