@@ -37,8 +37,14 @@
 {{- fail (printf "config.endpoints.%s.password: passwords do not belong into values: name a Secret's key in secretFiles, under endpoints.%s.password_file" $name $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if or (dig "grpc" "listen" "" .Values.config) (dig "admin" "listen" "" .Values.config) -}}
+{{- if or (.Values.config.grpc | default dict).listen (.Values.config.admin | default dict).listen -}}
 {{- fail "config: the chart sets grpc.listen and admin.listen: use listenAddress, ports and sidecar.socket" -}}
+{{- end -}}
+{{- if and .Values.serviceMonitor.enabled (eq .Values.mode "sidecar") -}}
+{{- fail "serviceMonitor: sidecars have no service: use podMonitor" -}}
+{{- end -}}
+{{- if and .Values.podMonitor.enabled (eq .Values.mode "deployment") -}}
+{{- fail "podMonitor: it is for sidecars: use serviceMonitor" -}}
 {{- end -}}
 {{- if eq (int .Values.ports.grpc) (int .Values.ports.admin) -}}
 {{- fail "ports: grpc and admin are the same: each needs a port of its own" -}}
@@ -52,11 +58,11 @@
 
 {{/* Behind a service, endpoints are told late that a pod ends; beside its callers, there is nobody to tell. */}}
 {{- define "redis-gateway.drain.delay" -}}
-{{- dig "drain" "delay" (eq .Values.mode "sidecar" | ternary "0s" "5s") .Values.config -}}
+{{- (.Values.config.drain | default dict).delay | default (eq .Values.mode "sidecar" | ternary "0s" "5s") -}}
 {{- end -}}
 
 {{- define "redis-gateway.drain.timeout" -}}
-{{- dig "drain" "timeout" "20s" .Values.config -}}
+{{- (.Values.config.drain | default dict).timeout | default "20s" -}}
 {{- end -}}
 
 {{/* A duration of the gateway's, in whole seconds, rounded up. */}}
