@@ -176,28 +176,33 @@ async fn follow(followed: Followed, telling: Telling) {
         services,
         check_write,
     } = followed;
+    let name = endpoint.name().as_str();
     let mut state = endpoint.state();
     let mut known = None;
-    let mut written = Ok(());
+    // Nobody knows of one that is away: what it says when it is back is news.
+    let mut writable = true;
     loop {
         let seen = *state.borrow_and_update();
         let serving = match seen {
             State::Up if check_write => {
-                written = store::check_write(&endpoint).await;
-                Some(written.is_ok())
+                let checked = store::check_write(&endpoint).await;
+                if let (Err(error), true) = (&checked, writable) {
+                    tracing::warn!(endpoint = name, %error, "cannot be written to");
+                }
+                writable = checked.is_ok();
+                Some(writable)
             }
             State::Up => Some(true),
-            State::Down => Some(false),
+            State::Down => {
+                writable = true;
+                Some(false)
+            }
             // For a moment only: what was known still holds.
             State::Connecting => known,
         };
         if let Some(serving) = serving.filter(|_| serving != known) {
             known = Some(serving);
-            let name = endpoint.name().as_str();
-            match &written {
-                Err(error) if seen == State::Up => tracing::warn!(endpoint = name, %error, "cannot be written to"),
-                _ => tracing::info!(endpoint = name, serving, "health changed"),
-            }
+            tracing::info!(endpoint = name, serving, "health changed");
             for service in &services {
                 telling.serving(service, serving).await;
             }

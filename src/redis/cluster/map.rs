@@ -131,7 +131,9 @@ impl Map {
         for gone in self.seen().filter(|seen| !stay.contains(&seen.label)) {
             plan.metrics.forget(plan.name.as_str(), &gone.label);
         }
-        if self.is_empty() && !map.is_empty() {
+        if map.is_empty() {
+            plan.metrics.unknown(plan.name.as_str(), CLUSTER);
+        } else if self.is_empty() {
             plan.metrics.forget(plan.name.as_str(), CLUSTER);
         }
         map
@@ -301,5 +303,11 @@ mod tests {
         assert_eq!(failed.shard(0).unwrap().primary.server(), &tcp(2));
         assert!(Arc::ptr_eq(failed.shard(99).unwrap(), first.shard(100).unwrap()));
         assert!(failed.shard(98).is_none() && failed.primary(&tcp(9)).is_none());
+
+        // Nobody has any slot: there is still something to be told as down.
+        let gone = failed.next(&view(&[]), &[], &plan);
+        assert_eq!(told(), "cluster ");
+        drop(gone.next(&view(&[(&[1], 0..=16_383)]), &[], &plan));
+        assert_eq!(told(), "shard-0-primary ");
     }
 }
