@@ -64,7 +64,7 @@ def definitions():
     try:
         found = json.loads(run("go", "mod", "download", "-json", OPERATOR).stdout)
         return Path(found["Dir"]) / "example/prometheus-operator-crd"
-    except (FileNotFoundError, KeyError, ValueError) as missing:
+    except (FileNotFoundError, subprocess.TimeoutExpired, KeyError, ValueError) as missing:
         print(f"\nnot run: the schemas of Prometheus' operator (no go, or none of its proxies: {missing!r})")
         return None
 

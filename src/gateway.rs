@@ -298,9 +298,11 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// Removes a socket that nobody listens on; one that is listened on stays, and binding it fails.
 async fn remove_stale(path: &Path) -> io::Result<()> {
     match tokio::fs::metadata(path).await {
-        Ok(file) if file.file_type().is_socket() && tokio::net::UnixStream::connect(path).await.is_err() => {
-            tokio::fs::remove_file(path).await
-        }
+        Ok(file) if file.file_type().is_socket() => match tokio::net::UnixStream::connect(path).await {
+            // Other errors are those of one that is listened on, such as by a gateway that has no room, or of one that just went.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await,
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }

@@ -43,9 +43,9 @@ pub const REASONS: [&str; 18] = [
     DRAINING.reason,
 ];
 
-/// What a call ends with that Redis or the gateway failed, and not what its caller asked for. The status page, spans and the alert
-/// `RedisGatewayCallsFail` take the same calls for failed. Not among them is what is none of our statuses: that is how a request ends
-/// that cannot be read, or is given up halfway.
+/// What a call ends with that Redis or the gateway failed, and not what its caller asked for. The status page and the alert
+/// `RedisGatewayCallsFail` take the same calls for failed, and spans too. Not among them is what is none of our statuses: that is how a
+/// request ends that cannot be read, or is given up halfway; spans take most of these for errors, as OpenTelemetry has it.
 pub const FAULTS: [&str; 8] = [
     UNAVAILABLE.reason,
     TIMEOUT.reason,

@@ -196,7 +196,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let routes = Router::new().route("/", axum::routing::get("here\n"));
-        let limits = (Duration::from_millis(200), Duration::MAX);
+        let limits = (Duration::from_millis(200), Duration::from_hours(1));
         let server = tokio::spawn(accept(listener, routes, limits, stop.clone()));
         for begun in [
             "",
@@ -212,6 +212,33 @@ mod tests {
         }
         // One that is in the middle of nothing holds up no end.
         let _silent = TcpStream::connect(address).await.unwrap();
+        stop.cancel();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_does_not_take_its_answer_is_not_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        // More than any buffer on the way holds.
+        let much = vec![b'.'; 64 << 20];
+        let routes = Router::new().route("/", axum::routing::get(move || ready(much)));
+        let limits = (Duration::from_millis(200), Duration::from_millis(200));
+        let server = tokio::spawn(accept(listener, routes, limits, stop.clone()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n")
+            .await
+            .unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        // Its end is seen by writing: reading would take what is there.
+        let end = async {
+            while stream.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), end).await.expect("an end");
         stop.cancel();
         server.await.unwrap();
     }

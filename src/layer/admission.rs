@@ -18,27 +18,37 @@ use crate::status;
 pub(super) struct Load {
     calls: AtomicUsize,
     streams: AtomicUsize,
+    /// Of health and reflection: neither are they to be in the way of the API's, nor those in theirs.
+    others: AtomicUsize,
     limits: Limits,
 }
+
+/// A counter of what is in flight.
+type Count = fn(&Load) -> &AtomicUsize;
 
 impl Load {
     pub(super) fn new(limits: Limits) -> Self {
         Load {
             calls: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
             limits,
         }
     }
 
     fn admit(self: &Arc<Self>, method: &'static Method) -> Option<Place> {
-        let (count, limit) = if method.streaming {
-            (&self.streams, self.limits.max_streams)
-        } else {
-            let percent = share(method.pattern);
-            (&self.calls, self.limits.max_calls.saturating_mul(percent).div_ceil(100))
+        let (of, limit): (Count, _) = match (method.streaming, method.is_api()) {
+            (true, true) => (|load| &load.streams, self.limits.max_streams),
+            (true, false) => (|load| &load.others, self.limits.max_streams),
+            (false, _) => {
+                let percent = share(method.pattern);
+                let limit = self.limits.max_calls.saturating_mul(percent).div_ceil(100);
+                (|load| &load.calls, limit)
+            }
         };
+        let count = of(self);
         if count.fetch_add(1, Ordering::Relaxed) < limit {
-            return Some(Place(self.clone(), method.streaming));
+            return Some(Place(self.clone(), of));
         }
         count.fetch_sub(1, Ordering::Relaxed);
         None
@@ -97,7 +107,7 @@ where
 }
 
 /// A call's place among those in flight, free again when the call ends.
-pub struct Place(Arc<Load>, bool);
+pub struct Place(Arc<Load>, Count);
 
 impl Watch for Place {
     fn ended(&mut self, _code: Code) {}
@@ -105,8 +115,7 @@ impl Watch for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let count = if self.1 { &self.0.streams } else { &self.0.calls };
-        count.fetch_sub(1, Ordering::Relaxed);
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -13,7 +13,7 @@ use super::cut::{Cut, CutBody, CutFuture};
 use super::{Call, Draining, Method};
 use crate::status;
 
-/// Cuts streams, begun or not, once its token is cancelled.
+/// Cuts streams, begun or not, once its token is cancelled; one whose caller takes nothing, when it does, or with its connection.
 #[derive(Clone)]
 pub struct Drain<S> {
     inner: S,

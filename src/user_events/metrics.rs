@@ -42,7 +42,7 @@ impl Metrics {
         let gaps = IntCounterVec::new(opts, &["cause"]).expect("valid");
         let opts = Opts::new(
             name("published_total"),
-            "Events to be published, by what became of them; none of a call that its caller gave up.",
+            "Events to be published, by what became of them; not those in flight when their caller gave up.",
         );
         // As above.
         let published = IntCounterVec::new(opts, &["outcome"]).expect("valid");
