@@ -35,7 +35,7 @@ use crate::redis::Endpoint;
 use crate::user_events::{self, Events};
 use crate::{admin, build_logs, content_tracker, layer, proto, redis};
 
-/// What a unary call gets that brings no deadline, where its pattern has no endpoint: it is refused at once anyway.
+/// What a unary call gets that brings no deadline, where its pattern has no endpoint: it is refused at once anyway. And a check of health.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For answers of the admin server that are under way at the end.
@@ -298,13 +298,15 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// Removes a socket that nobody listens on; one that is listened on stays, and binding it fails.
 async fn remove_stale(path: &Path) -> io::Result<()> {
     match tokio::fs::metadata(path).await {
-        Ok(file) if file.file_type().is_socket() => match tokio::net::UnixStream::connect(path).await {
-            // Other errors are those of one that is listened on, such as by a gateway that has no room, or of one that just went.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await,
-            _ => Ok(()),
-        },
+        Ok(file) if file.file_type().is_socket() && refuses(path).await => tokio::fs::remove_file(path).await,
         _ => Ok(()),
     }
+}
+
+/// Other errors are those of a socket that is listened on, such as by a gateway that has no room, or of one that just went.
+async fn refuses(path: &Path) -> bool {
+    let connected = tokio::net::UnixStream::connect(path).await;
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

@@ -24,15 +24,14 @@ use tokio_util::task::TaskTracker;
 
 pub use status::{Stand, Watched};
 
+use crate::connections::accept_until;
+
 /// For a request to be whole, and for the next one to come on a connection that is kept; and at the connection's end, for its answer
 /// to be taken. Too low, and Prometheus connects anew for each scrape; too high keeps file descriptors for who says nothing.
 const REQUEST: Duration = Duration::from_secs(90);
 
 /// After which a connection takes no more requests, so that one whose answer nobody takes is not kept for ever.
 const AGE: Duration = Duration::from_hours(1);
-
-/// Before another try when no connection can be accepted, such as for want of file descriptors.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// Serves the status page, `/metrics`, `/livez` and `/readyz` until `stop`, and then what has been asked for by then. Liveness
 /// depends on nothing. The page counts from this call on, not from the first poll.
@@ -43,25 +42,12 @@ pub fn serve(listener: TcpListener, watched: Watched, stop: CancellationToken) -
 async fn accept(listener: TcpListener, routes: Router, limits: (Duration, Duration), stop: CancellationToken) {
     let service = TowerToHyperService::new(routes);
     let open = TaskTracker::new();
-    let mut failing = false;
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                failing = false;
-                open.spawn(connection(stream, service.clone(), limits, stop.clone()));
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "cannot accept connections on the admin port");
-                }
-                sleep(RETRY).await;
-            }
-        }
-    }
+    let accept = || async {
+        let (stream, _) = listener.accept().await?;
+        open.spawn(connection(stream, service.clone(), limits, stop.clone()));
+        Ok(())
+    };
+    accept_until(&stop, "admin", accept).await;
     // Nobody is to wait in its queue.
     drop(listener);
     open.close();
@@ -124,14 +110,17 @@ fn readiness(unready: &[&str]) -> (StatusCode, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::Mutex;
 
+    use axum::routing::MethodRouter;
     use prometheus::IntCounter;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinHandle;
 
     use super::*;
 
-    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -190,14 +179,19 @@ mod tests {
         server.await.unwrap();
     }
 
-    #[tokio::test]
-    async fn who_never_ends_a_request_is_not_kept() {
+    /// Serves one route, with 200 ms for a request.
+    async fn start(route: MethodRouter, age: Duration) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let routes = Router::new().route("/", axum::routing::get("here\n"));
-        let limits = (Duration::from_millis(200), Duration::from_hours(1));
-        let server = tokio::spawn(accept(listener, routes, limits, stop.clone()));
+        let limits = (Duration::from_millis(200), age);
+        let server = tokio::spawn(accept(listener, Router::new().route("/", route), limits, stop.clone()));
+        (address, stop, server)
+    }
+
+    #[tokio::test]
+    async fn who_never_ends_a_request_is_not_kept() {
+        let (address, stop, server) = start(axum::routing::get("here\n"), Duration::from_hours(1)).await;
         for begun in [
             "",
             "GET / HTTP/1.1\r\nhost: gateway\r\n",
@@ -218,14 +212,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_take_its_answer_is_not_kept() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
         // More than any buffer on the way holds.
         let much = vec![b'.'; 64 << 20];
-        let routes = Router::new().route("/", axum::routing::get(move || ready(much)));
-        let limits = (Duration::from_millis(200), Duration::from_millis(200));
-        let server = tokio::spawn(accept(listener, routes, limits, stop.clone()));
+        let route = axum::routing::get(move || ready(much));
+        let (address, stop, server) = start(route, Duration::from_millis(200)).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
             .write_all(b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n")

@@ -98,22 +98,7 @@ impl Server {
 
     /// Takes connections until the drain, and comes back when the last one has ended.
     pub async fn run(self, listener: Listener) {
-        let mut failing = false;
-        loop {
-            let accepted = tokio::select! {
-                () = self.draining.cancelled() => break,
-                accepted = self.accept(&listener) => accepted,
-            };
-            match accepted {
-                Ok(()) => failing = false,
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "cannot accept connections");
-                    }
-                    sleep(RETRY).await;
-                }
-            }
-        }
+        accept_until(&self.draining, "grpc", || self.accept(&listener)).await;
         if let Some(path) = listener.path() {
             // Before the successor can put its own socket there, which it does once nobody listens on this one.
             drop(tokio::fs::remove_file(path).await);
@@ -186,6 +171,29 @@ impl Server {
                 _ = served => {}
                 () = sleep(grace), if aged => {}
                 () = cut.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// Has `accept` take one connection of `port` after the other until `stop`. What goes wrong is logged when it begins.
+pub async fn accept_until<F>(stop: &CancellationToken, port: &str, accept: impl Fn() -> F)
+where
+    F: Future<Output = io::Result<()>>,
+{
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accept() => accepted,
+        };
+        match accepted {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(port, %error, "cannot accept connections");
+                }
+                sleep(RETRY).await;
             }
         }
     }

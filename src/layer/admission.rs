@@ -14,44 +14,56 @@ use super::{Call, Method};
 use crate::config::Limits;
 use crate::status;
 
-/// What is in flight, and how much may be.
+/// What is in flight, by its kind, and how much may be.
 pub(super) struct Load {
-    calls: AtomicUsize,
-    streams: AtomicUsize,
-    /// Of health and reflection: neither are they to be in the way of the API's, nor those in theirs.
-    others: AtomicUsize,
+    in_flight: [AtomicUsize; 3],
     limits: Limits,
 }
 
-/// A counter of what is in flight.
-type Count = fn(&Load) -> &AtomicUsize;
+/// What is counted apart.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Call,
+    Stream,
+    /// A stream of health or reflection: neither are they to be in the way of the API's, nor those in theirs.
+    Watch,
+}
+
+impl Kind {
+    /// None: whoever asks how the gateway is must hear it, most of all when it has too much to do. But a stream may stay.
+    fn of(method: &Method) -> Option<Self> {
+        match (method.is_api(), method.streaming) {
+            (true, false) => Some(Kind::Call),
+            (true, true) => Some(Kind::Stream),
+            (false, true) => Some(Kind::Watch),
+            (false, false) => None,
+        }
+    }
+}
 
 impl Load {
     pub(super) fn new(limits: Limits) -> Self {
         Load {
-            calls: AtomicUsize::new(0),
-            streams: AtomicUsize::new(0),
-            others: AtomicUsize::new(0),
+            in_flight: Default::default(),
             limits,
         }
     }
 
-    fn admit(self: &Arc<Self>, method: &'static Method) -> Option<Place> {
-        let (of, limit): (Count, _) = match (method.streaming, method.is_api()) {
-            (true, true) => (|load| &load.streams, self.limits.max_streams),
-            (true, false) => (|load| &load.others, self.limits.max_streams),
-            (false, _) => {
-                let percent = share(method.pattern);
-                let limit = self.limits.max_calls.saturating_mul(percent).div_ceil(100);
-                (|load| &load.calls, limit)
-            }
+    fn admit(self: &Arc<Self>, kind: Kind, pattern: &str) -> Option<Place> {
+        let limit = match kind {
+            Kind::Call => self.limits.max_calls.saturating_mul(share(pattern)).div_ceil(100),
+            Kind::Stream | Kind::Watch => self.limits.max_streams,
         };
-        let count = of(self);
+        let count = self.count(kind);
         if count.fetch_add(1, Ordering::Relaxed) < limit {
-            return Some(Place(self.clone(), of));
+            return Some(Place(self.clone(), kind));
         }
         count.fetch_sub(1, Ordering::Relaxed);
         None
+    }
+
+    fn count(&self, kind: Kind) -> &AtomicUsize {
+        &self.in_flight[kind as usize]
     }
 }
 
@@ -93,21 +105,19 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let method = Call::in_request(&request).method;
-        // Whoever asks how the gateway is must hear it, most of all when it has too much to do. A stream may stay, whatever it is for.
-        let place = if method.is_api() || method.streaming {
-            match self.load.admit(method) {
+        let place = match Kind::of(method) {
+            Some(kind) => match self.load.admit(kind, method.pattern) {
                 None => return Refusable::refused(status::overloaded(method)),
                 place => place,
-            }
-        } else {
-            None
+            },
+            None => None,
         };
         Refusable::passed(WatchedFuture::new(self.inner.call(request), place))
     }
 }
 
 /// A call's place among those in flight, free again when the call ends.
-pub struct Place(Arc<Load>, Count);
+pub struct Place(Arc<Load>, Kind);
 
 impl Watch for Place {
     fn ended(&mut self, _code: Code) {}
@@ -115,7 +125,7 @@ impl Watch for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+        self.0.count(self.1).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -154,7 +164,7 @@ mod tests {
             client_streaming: false,
         };
         let load = load(10);
-        let fill = |method| std::iter::from_fn(|| load.admit(method)).collect::<Vec<_>>();
+        let fill = |method: &Method| std::iter::from_fn(|| load.admit(Kind::Call, method.pattern)).collect::<Vec<_>>();
         let cache = fill(method(GET));
         let logs = fill(method(LIST));
         let locks = fill(&LOCK);
@@ -166,8 +176,8 @@ mod tests {
     #[test]
     fn a_limit_of_one_lets_one_through() {
         let load = load(1);
-        let place = load.admit(method(GET));
-        assert!(place.is_some() && load.admit(method(GET)).is_none());
+        let place = load.admit(Kind::Call, method(GET).pattern);
+        assert!(place.is_some() && load.admit(Kind::Call, method(GET).pattern).is_none());
     }
 
     #[tokio::test]

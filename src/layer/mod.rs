@@ -31,11 +31,11 @@ use self::deadline::{Deadlines, Timeouts};
 use self::drain::Drain;
 use self::identity::Identity;
 use self::message::Messages;
+use self::method::OTHERS;
 use self::metrics::{Counters, Metrics};
 use self::trace::{Sampling, Trace};
 use crate::config;
 
-use self::method::OTHERS;
 pub use batches::{Batch, answers};
 pub use call::{Call, Caller, Degraded, Draining};
 pub use method::{METHODS, Method};

@@ -205,7 +205,7 @@ impl Metrics {
         }
     }
 
-    /// Says that servers of an endpoint are not known yet, under a name for all of them.
+    /// Says that servers of an endpoint are not known, under a name for all of them.
     pub(super) fn unknown(&self, endpoint: &str, servers: &str) {
         self.up.with_label_values(&[endpoint, servers]).set(0);
     }

@@ -30,7 +30,7 @@ use super::state::{Seen, State};
 use crate::config::Server;
 use crate::deadline::{Deadline, jittered};
 
-/// What metrics call a Cluster of which no server is known yet.
+/// What metrics call a Cluster of which no server is known.
 const CLUSTER: &str = "cluster";
 
 /// How often a command is sent elsewhere without a pause: more than once only while servers disagree.
